@@ -71,9 +71,9 @@ impl Clock {
         match &self.0 {
             Some(fixed) => EpochMillis(fixed.load(Ordering::Relaxed)),
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
-            None => EpochMillis(
-                std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
-            ),
+            None => {
+                EpochMillis(std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
+            }
         }
     }
 

@@ -45,6 +45,10 @@ pub enum Fault {
         /// HTTP method.
         method: String,
     },
+    /// A message that names no group, or one with too long a name.
+    InvalidGroup,
+    /// A connection that is in as many groups as it may.
+    TooManyGroups,
     /// Too many requests for a handshake or a message (1.8 row 14).
     Throttled,
     /// No template for the payload and passthrough refused (4.6.1).
@@ -103,15 +107,15 @@ impl Fault {
             Self::PayloadTooLarge => {
                 (413, Some("PayloadTooLargeException"), "Message too long".into(), "REQUEST_TOO_LARGE")
             }
-            Self::LimitExceeded => {
-                (429, Some("LimitExceededException"), "Too Many Requests".into(), "LIMIT_EXCEEDED")
-            }
+            Self::LimitExceeded => (429, Some("LimitExceededException"), "Too Many Requests".into(), "LIMIT_EXCEEDED"),
             Self::NoMethod { path, method } => (
                 404,
                 Some("NotFoundException"),
                 format!("No method found matching route {path} for http method {method}.").into(),
                 "RESOURCE_NOT_FOUND",
             ),
+            Self::InvalidGroup => (400, Some("BadRequestException"), "Invalid group name".into(), "INVALID_GROUP"),
+            Self::TooManyGroups => (429, Some("LimitExceededException"), "Too many groups".into(), "TOO_MANY_GROUPS"),
             Self::Throttled => (429, None, "Too Many Requests".into(), "THROTTLED"),
             Self::UnsupportedMediaType => (415, None, "Unsupported Media Type".into(), "UNSUPPORTED_MEDIA_TYPE"),
             Self::IntegrationTimeout => (504, None, "Endpoint request timed out".into(), "INTEGRATION_TIMEOUT"),

@@ -139,8 +139,10 @@ impl ConnectionId {
     pub fn from_parts(incarnation: Incarnation, slot: u32, secret: [u8; 5]) -> Self {
         let [_, i0, i1, i2] = incarnation.0.to_be_bytes();
         let [_, s0, s1, s2] = slot.to_be_bytes();
-        let [a, b, c, d, e] = secret;
-        Self([i0, i1, i2, s0, s1, s2, a, b, c, d, e])
+        let mut bytes = [i0, i1, i2, s0, s1, s2, 0, 0, 0, 0, 0];
+        let [.., s6, s7, s8, s9, s10] = &mut bytes;
+        [*s6, *s7, *s8, *s9, *s10] = secret;
+        Self(bytes)
     }
 
     /// The start of a node this id was minted by.
@@ -188,15 +190,21 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |n: u8| DIGITS.get(usize::from(n)).copied().unwrap_or_default();
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+}
+
 /// A random UUID, version 4, lower case: the form of `x-amzn-RequestId`.
 pub fn random_uuid() -> String {
     let mut b: [u8; 16] = random_bytes();
     b[6] = (b[6] & 0x0f) | 0x40;
     b[8] = (b[8] & 0x3f) | 0x80;
-    let h = |range: std::ops::Range<usize>| -> String {
-        b.get(range).unwrap_or_default().iter().map(|x| format!("{x:02x}")).collect()
-    };
-    format!("{}-{}-{}-{}-{}", h(0..4), h(4..6), h(6..8), h(8..10), h(10..16))
+    let hex = hex(&b);
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
+    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
 }
 
 /// One start of a node: 24 bits, handed out by the registry, never reused while old ids may be around.

@@ -3,5 +3,9 @@
 pub mod clock;
 pub mod fault;
 pub mod ids;
+pub mod limits;
+pub mod memory;
 pub mod message;
+pub mod secret;
 pub mod tasks;
+pub mod units;

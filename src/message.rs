@@ -29,7 +29,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A text message. The caller has proven that `payload` is UTF-8; what is not shows as U+FFFD in [`Message::text`].
+    /// A text message. The caller has proven that `payload` is UTF-8; what is not shows as U+FFFD in [`Message::as_text`].
     pub const fn text_from(payload: Bytes) -> Self {
         Self { kind: Kind::Text, payload, json: OnceLock::new() }
     }

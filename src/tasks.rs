@@ -29,6 +29,12 @@ impl Tasks {
         Self { tracker: TaskTracker::new(), token: CancellationToken::new(), runtime: Handle::current() }
     }
 
+    /// A group of tasks that is waited for by itself; its token ends with this one's.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { tracker: TaskTracker::new(), token: self.token.child_token(), runtime: self.runtime.clone() }
+    }
+
     /// Cancelled when the process should end.
     pub const fn token(&self) -> &CancellationToken {
         &self.token
@@ -45,7 +51,6 @@ impl Tasks {
             }
         };
         let task = self.tracker.track_future(guarded.instrument(tracing::debug_span!("task", name)));
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
         drop(self.runtime.spawn(task));
     }
 

@@ -1,11 +1,14 @@
 //! Causeway: a self-hosted, WebSocket-first, stateful API gateway.
 
 pub mod clock;
+pub mod context;
 pub mod fault;
 pub mod ids;
+pub mod lang;
 pub mod limits;
 pub mod memory;
 pub mod message;
+pub mod routing;
 pub mod secret;
 pub mod tasks;
 pub mod units;

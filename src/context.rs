@@ -1,0 +1,140 @@
+//! What an exchange knows about its connection and itself; what `$context` can see (specification 12.1).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::EpochMillis;
+use crate::ids::{ApiId, ConnectionId, MessageId, RequestId, StageName};
+use crate::lang::{Variable, Variables};
+
+/// What many connections share, held once: the same page opened by a thousand people in the same browser is one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Profile {
+    /// The API the handshake reached.
+    pub api: ApiId,
+    /// The stage the handshake reached.
+    pub stage: StageName,
+    /// The host the client used, port included unless it is the scheme's own.
+    pub domain_name: Box<str>,
+    /// The client's `User-Agent`, when it sent one.
+    pub user_agent: Option<Box<str>>,
+}
+
+/// What was settled when a connection was made; lives as long as it does, so every byte counts.
+#[derive(Debug, Clone)]
+pub struct ConnectionContext {
+    /// The connection.
+    pub id: ConnectionId,
+    /// When the handshake was accepted for processing; `connectedAt` in every event.
+    pub connected_at: EpochMillis,
+    /// The client's address.
+    pub source_ip: IpAddr,
+    /// What it shares with others.
+    pub profile: Arc<Profile>,
+}
+
+/// The request that opened a connection, as `$connect` integrations see it (specification 1.6).
+#[derive(Debug, Clone, Default)]
+pub struct Handshake {
+    /// Header names as the client spelled them, values, in order; `Connection`, `Upgrade`, `Content-Length` taken out,
+    /// `Host`, `X-Amzn-Trace-Id`, `X-Forwarded-*` added or overwritten.
+    pub headers: Vec<(String, String)>,
+    /// Query parameters, decoded, in order, repeats kept.
+    pub query: Vec<(String, String)>,
+    /// The query string as sent, without `?`; empty when there was none.
+    pub raw_query: String,
+}
+
+/// What happened, with what only this kind of event has.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A handshake.
+    Connect(&'a Handshake),
+    /// A client message.
+    Message(MessageId),
+    /// The end of a connection: `disconnectStatusCode`, `disconnectReason`.
+    Disconnect(u16, &'a str),
+}
+
+impl Event<'_> {
+    /// `$context.eventType`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "CONNECT",
+            Self::Message(_) => "MESSAGE",
+            Self::Disconnect(..) => "DISCONNECT",
+        }
+    }
+}
+
+/// One exchange; built once, passed by reference to everything that serves it.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestContext<'a> {
+    /// Whose exchange it is.
+    pub connection: &'a ConnectionContext,
+    /// Names the exchange; `requestId` and `extendedRequestId`.
+    pub request_id: RequestId,
+    /// What happened.
+    pub event: Event<'a>,
+    /// The selected route.
+    pub route_key: &'a str,
+    /// When it was received.
+    pub time: EpochMillis,
+    /// Variables of the stage.
+    pub stage_variables: &'a BTreeMap<String, String>,
+}
+
+impl Variables for RequestContext<'_> {
+    fn context(&self, path: &str) -> Option<Variable<'_>> {
+        let text = |text: &'static str| Some(Variable::Text(Cow::Borrowed(text)));
+        let borrowed = |text| Some(Variable::Text(Cow::Borrowed(text)));
+        let owned = |text| Some(Variable::Text(Cow::Owned(text)));
+        let number = |millis: EpochMillis| Some(Variable::Number(i64::try_from(millis.0).unwrap_or(i64::MAX)));
+        let profile = &self.connection.profile;
+        match path {
+            "apiId" => borrowed(profile.api.as_str()),
+            "connectedAt" => number(self.connection.connected_at),
+            "connectionId" => owned(self.connection.id.to_string()),
+            "domainName" => borrowed(&profile.domain_name),
+            "eventType" => text(self.event.kind()),
+            "requestId" | "extendedRequestId" => owned(self.request_id.to_string()),
+            "identity.sourceIp" => owned(self.connection.source_ip.to_string()),
+            "identity.userAgent" => profile.user_agent.as_deref().and_then(borrowed),
+            "messageDirection" => text("IN"),
+            "messageId" => match self.event {
+                Event::Message(id) => owned(id.to_string()),
+                Event::Connect(_) | Event::Disconnect(..) => None,
+            },
+            "requestTime" => owned(self.time.to_request_time()),
+            "requestTimeEpoch" => number(self.time),
+            "routeKey" => borrowed(self.route_key),
+            "stage" => borrowed(profile.stage.as_str()),
+            "disconnectStatusCode" => match self.event {
+                Event::Disconnect(code, _) => Some(Variable::Number(i64::from(code))),
+                Event::Connect(_) | Event::Message(_) => None,
+            },
+            "disconnectReason" => match self.event {
+                Event::Disconnect(_, reason) => borrowed(reason),
+                Event::Connect(_) | Event::Message(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn stage_variable(&self, name: &str) -> Option<&str> {
+        self.stage_variables.get(name).map(String::as_str)
+    }
+
+    fn headers(&self, name: &str) -> Vec<&str> {
+        let Event::Connect(handshake) = self.event else { return Vec::new() };
+        let same = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
+        handshake.headers.iter().filter(same).map(|(_, value)| value.as_str()).collect()
+    }
+
+    fn query(&self, name: &str) -> Vec<&str> {
+        let Event::Connect(handshake) = self.event else { return Vec::new() };
+        handshake.query.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+    }
+}

@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod context;
+pub mod definition;
+pub mod document;
 pub mod fault;
 pub mod ids;
 pub mod lang;

@@ -1,0 +1,27 @@
+//! Route settings.
+
+use super::Integration;
+use crate::ids::RouteKey;
+
+/// How messages of one connection on one route relate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ordering {
+    /// Independently of each other, as the service does.
+    #[default]
+    Parallel,
+    /// One after the other, in the order they came.
+    Serial,
+}
+
+/// One route, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// Its key.
+    pub key: RouteKey,
+    /// What it calls. `None`: a route without target; a message on it gets `Internal server error` (specification 2.2.5).
+    pub integration: Option<Integration>,
+    /// Whether the integration's answer goes back to the client.
+    pub two_way: bool,
+    /// How messages of one connection relate.
+    pub ordering: Ordering,
+}

@@ -13,4 +13,5 @@ pub mod message;
 pub mod routing;
 pub mod secret;
 pub mod tasks;
+pub mod telemetry;
 pub mod units;

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod message;
 pub mod routing;
 pub mod secret;
+pub mod session;
 pub mod tasks;
 pub mod telemetry;
 pub mod units;

@@ -1,0 +1,214 @@
+//! What leaves: a message framed once for any number of sessions, and what a socket could not take yet.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::{Buf as _, Bytes};
+
+use super::deflate::{Deflator, WORTHWHILE_BYTES};
+use super::transport;
+use crate::message::Kind;
+
+thread_local! {
+    /// A codec's state is a quarter of a megabyte: one a thread that pushes, not one a message.
+    static DEFLATOR: RefCell<Deflator> = RefCell::new(Deflator::new());
+}
+
+/// A message on its way out. Framed, and compressed, at most once however many sessions get it.
+#[derive(Debug)]
+pub struct Outgoing {
+    payload: Bytes,
+    kind: Kind,
+    max_frame: usize,
+    plain: OnceLock<Bytes>,
+    /// One for each window size, 9 to 15 bits; most stay empty.
+    deflated: OnceLock<Box<[OnceLock<Bytes>; 7]>>,
+}
+
+impl Outgoing {
+    /// A message for clients; `max_frame` is the largest frame payload it is split into. A text message's payload must
+    /// be UTF-8: [`Outgoing::lossy_text`] makes it so.
+    pub const fn new(kind: Kind, payload: Bytes, max_frame: usize) -> Self {
+        Self { payload, kind, max_frame, plain: OnceLock::new(), deflated: OnceLock::new() }
+    }
+
+    /// A text message; what is not UTF-8 becomes U+FFFD (specification 13.2.5).
+    pub fn lossy_text(payload: Bytes, max_frame: usize) -> Self {
+        let payload = match std::str::from_utf8(&payload) {
+            Ok(_) => payload,
+            Err(_) => Bytes::from(String::from_utf8_lossy(&payload).into_owned()),
+        };
+        Self::new(Kind::Text, payload, max_frame)
+    }
+
+    /// Bytes of payload.
+    pub const fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Whether the payload is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    /// The frames for a session: compressed when it negotiated `window_bits` (0 is none) and compression pays.
+    pub(super) fn frames(&self, window_bits: u8) -> Bytes {
+        if window_bits >= 9 && self.payload.len() >= WORTHWHILE_BYTES {
+            let all = self.deflated.get_or_init(Box::default);
+            if let Some(cell) = all.get(usize::from(window_bits - 9)) {
+                return cell.get_or_init(|| self.deflate(window_bits)).clone();
+            }
+        }
+        self.plain().clone()
+    }
+
+    fn plain(&self) -> &Bytes {
+        self.plain.get_or_init(|| {
+            let mut out = Vec::with_capacity(self.payload.len() + 16);
+            transport::frame_message(&mut out, self.kind, &self.payload, self.max_frame, false);
+            Bytes::from(out)
+        })
+    }
+
+    fn deflate(&self, window_bits: u8) -> Bytes {
+        let mut packed = Vec::new();
+        if !DEFLATOR.with_borrow_mut(|deflator| deflator.compress(&self.payload, window_bits, &mut packed)) {
+            return self.plain().clone();
+        }
+        let mut out = Vec::with_capacity(packed.len() + 16);
+        transport::frame_message(&mut out, self.kind, &packed, self.max_frame, true);
+        Bytes::from(out)
+    }
+}
+
+/// Bytes the whole node may hold for clients that do not read and for messages that are not whole yet.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+    pressed: AtomicBool,
+}
+
+impl Budget {
+    pub(super) const fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit, pressed: AtomicBool::new(false) }
+    }
+
+    /// Takes `bytes`, or says no: the limit holds whatever the sessions do.
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.limit {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.pressed.store(true, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Takes `bytes` that are there already; the limit may be passed by what one read brings, until relief.
+    pub(super) fn force(&self, bytes: usize) -> bool {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if used > self.limit {
+            self.pressed.store(true, Ordering::Relaxed);
+        }
+        used <= self.limit
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody was refused since the last call to [`Budget::relieved`].
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
+    /// Relief stops here: a quarter of the budget is free again.
+    pub(super) const fn comfortable(&self) -> usize {
+        self.limit - self.limit / 4
+    }
+
+    pub(super) fn relieved(&self) {
+        self.pressed.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Frames a socket could not take yet, in order. Made on demand; empty ones are dropped.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    /// Uptime in ms at which the first byte last moved; the write limit counts from here.
+    pub(super) stuck_since: u64,
+}
+
+/// What an entry costs beside its bytes: the queue's element, and the share of a shared block.
+const ENTRY_COST: usize = 64;
+
+/// Whether a write left something behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flushed {
+    All,
+    Blocked,
+}
+
+impl Outbox {
+    /// An empty one, made because a write was refused at uptime `now`.
+    pub(super) fn new(now: u64) -> Self {
+        Self { queue: VecDeque::new(), bytes: 0, stuck_since: now }
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What the node's budget is charged for `frames`.
+    pub(super) const fn cost(frames: &Bytes) -> usize {
+        frames.len() + ENTRY_COST
+    }
+
+    /// What the budget gets back when everything in here is dropped.
+    pub(super) fn total_cost(&self) -> usize {
+        self.bytes + self.queue.len() * ENTRY_COST
+    }
+
+    pub(super) fn append(&mut self, frames: Bytes) {
+        self.bytes += frames.len();
+        self.queue.push_back(frames);
+    }
+
+    /// Writes what the socket takes; gives the budget back what left.
+    pub(super) fn flush(&mut self, socket: &mut impl Write, budget: &Budget, now: u64) -> io::Result<Flushed> {
+        while let Some(first) = self.queue.front_mut() {
+            match socket.write(first) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    self.stuck_since = now;
+                    self.bytes -= n;
+                    budget.give_back(n);
+                    if n == first.len() {
+                        self.queue.pop_front();
+                        budget.give_back(ENTRY_COST);
+                    } else {
+                        first.advance(n);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Flushed::All)
+    }
+}

@@ -1,0 +1,633 @@
+//! One session: its socket, its stamps, and what it holds only while busy.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use parking_lot::Mutex;
+
+use super::Events;
+use super::lot::{Mail, Mailbox};
+use super::outbox::{Flushed, Outbox, Outgoing};
+use super::sweep::Seen;
+use super::tls::{TlsSession, TlsStatus};
+use super::transport;
+use crate::fault::CloseReason;
+use crate::limits::Limits;
+
+/// Why a push was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The session is closing or closed.
+    #[error("the session is gone")]
+    Gone,
+    /// The client does not read fast enough, or the node's budget is used up.
+    #[error("the session's outbox is full")]
+    Full,
+}
+
+/// A socket whose handshake is done, as the listener hands it over.
+#[derive(Debug)]
+pub struct Socket {
+    /// The connection, non-blocking.
+    pub stream: std::net::TcpStream,
+    /// Its TLS state, if it has any.
+    pub tls: Option<Box<TlsSession>>,
+    /// Ciphertext that goes before anything else: the handshake's last words.
+    pub unsent: Vec<u8>,
+    /// Bytes the client sent right behind its handshake, decrypted.
+    pub early: Vec<u8>,
+    /// Largest window for compressed messages to the client, 9 to 15 bits; 0 when compression was not negotiated.
+    pub window_bits: u8,
+}
+
+/// A live session. Cheap to clone, and keeps nothing of the operating system's once the session ended.
+pub struct Session<E>(pub(super) Arc<Slot<E>>);
+
+impl<E> Clone for Session<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E> Deref for Session<E> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.0.events
+    }
+}
+
+impl<E: Events> fmt::Debug for Session<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.0.events.id()).finish()
+    }
+}
+
+/// The state behind a [`Session`]; about 170 bytes with the gateway's record, and all an idle session has.
+pub(super) struct Slot<E> {
+    pub(super) events: E,
+    pub(super) mailbox: Arc<Mailbox<E>>,
+    /// The lock of a slot. Guards the socket, too: whoever reads, writes or closes it holds this for that one call.
+    write: Mutex<WriteHalf>,
+    pub(super) stamps: Stamps,
+    /// Key in the shard's table and a generation, so that a stale event finds a stranger and is ignored.
+    pub(super) token: AtomicU64,
+    in_flight: AtomicU32,
+    flags: AtomicU8,
+    pub(super) window_bits: u8,
+    pub(super) is_tls: bool,
+}
+
+/// When things last happened; plain stores, read by the sweep and by `GET @connections`.
+///
+/// All but `data` are coarse: 32 bits of sixteenths of a second last eight years, and limits need no better.
+#[derive(Debug, Default)]
+pub(super) struct Stamps {
+    /// Last data message in either direction, in milliseconds of uptime.
+    data: AtomicU64,
+    opened: Coarse,
+    /// Last data message or client ping.
+    busy: Coarse,
+    /// Last bytes from the client.
+    heard: Coarse,
+    /// Last ping of ours.
+    pinged: Coarse,
+}
+
+/// An uptime in sixteenths of a second.
+#[derive(Debug, Default)]
+struct Coarse(AtomicU32);
+
+impl Coarse {
+    fn store(&self, millis: u64) {
+        self.0.store((millis * 2 / 125) as u32, Ordering::Relaxed);
+    }
+
+    fn millis(&self) -> u64 {
+        u64::from(self.0.load(Ordering::Relaxed)) * 125 / 2
+    }
+}
+
+impl Stamps {
+    fn starting(now: u64) -> Self {
+        let stamps = Self::default();
+        stamps.opened.store(now);
+        stamps.heard.store(now);
+        stamps.data(now);
+        stamps
+    }
+
+    /// A data message moved.
+    pub(super) fn data(&self, now: u64) {
+        self.data.store(now, Ordering::Relaxed);
+        self.busy.store(now);
+    }
+
+    /// The client pinged.
+    pub(super) fn pinged_by_client(&self, now: u64) {
+        self.busy.store(now);
+    }
+
+    /// Bytes came from the client.
+    pub(super) fn heard(&self, now: u64) {
+        self.heard.store(now);
+    }
+}
+
+/// Reading waits: too much in flight, an outbox that does not empty, or a gateway that is not ready.
+const PAUSED: u8 = 1;
+/// A wake-up is on its way to the shard.
+const SCHEDULED: u8 = 2;
+/// Whoever serves the session takes no more messages for now.
+const HELD: u8 = 8;
+/// No new messages are read; the session ends when its exchanges are answered.
+const DRAINING: u8 = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing,
+    Gone,
+}
+
+struct WriteHalf {
+    stream: Option<TcpStream>,
+    phase: Phase,
+    /// The close frame is written once the outbox is empty; then the sending side is shut.
+    shut: bool,
+    outbox: Option<Box<Outbox>>,
+    tls: Option<Box<TlsSession>>,
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrived {
+    /// Bytes in the buffer.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The client shut its side.
+    End,
+    /// The transport failed.
+    Lost,
+}
+
+impl<E: Events> Slot<E> {
+    /// The slot for a socket.
+    pub(super) fn new(events: E, mailbox: Arc<Mailbox<E>>, socket: Socket) -> Self {
+        let now = mailbox.uptime();
+        let stamps = Stamps::starting(now);
+        let write = WriteHalf {
+            stream: Some(TcpStream::from_std(socket.stream)),
+            phase: Phase::Open,
+            shut: false,
+            outbox: None,
+            tls: socket.tls,
+        };
+        let is_tls = write.tls.is_some();
+        Self {
+            events,
+            mailbox,
+            write: Mutex::new(write),
+            stamps,
+            token: AtomicU64::new(u64::MAX),
+            in_flight: AtomicU32::new(0),
+            flags: AtomicU8::new(0),
+            window_bits: socket.window_bits,
+            is_tls,
+        }
+    }
+
+    pub(super) fn set_flag(&self, flag: u8) -> bool {
+        self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
+    }
+
+    pub(super) fn clear_flag(&self, flag: u8) -> bool {
+        self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
+    }
+
+    fn has_flag(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    pub(super) fn pause(&self) {
+        self.set_flag(PAUSED);
+    }
+
+    pub(super) fn unpause(&self) -> bool {
+        self.clear_flag(PAUSED)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.has_flag(DRAINING)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.has_flag(HELD)
+    }
+
+    pub(super) fn unschedule(&self) {
+        self.clear_flag(SCHEDULED);
+    }
+
+    pub(super) fn exchanges(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether another message may be handed over now.
+    pub(super) fn may_take(&self, limits: &Limits) -> bool {
+        self.exchanges() < u32::from(limits.max_messages_in_flight) && !self.is_held()
+    }
+
+    /// Whether the socket may be read now: a client that does not read its answers is not asked for more questions.
+    pub(super) fn may_read(&self, limits: &Limits) -> bool {
+        self.may_take(limits) && self.outbox_bytes() <= limits.max_outbox_bytes / 2
+    }
+
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.write.lock().outbox.as_ref().map_or(0, |o| o.bytes())
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        let stamps = &self.stamps;
+        Seen {
+            opened: stamps.opened.millis(),
+            busy: stamps.busy.millis(),
+            heard: stamps.heard.millis(),
+            pinged: stamps.pinged.millis(),
+            stuck: self.write.lock().outbox.as_ref().map(|o| o.stuck_since),
+            paused: self.has_flag(PAUSED),
+        }
+    }
+
+    /// Registers the socket with the shard's readiness set: once, for everything, edge-triggered.
+    pub(super) fn register(&self, registry: &mio::Registry, token: u64) -> io::Result<()> {
+        self.token.store(token, Ordering::Release);
+        match &mut self.write.lock().stream {
+            Some(stream) => {
+                let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+                registry.register(stream, mio::Token(token as usize), interest)
+            }
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// One read. Over TLS the bytes are decrypted into `plain` and answers of the record layer are sent on.
+    pub(super) fn read(&self, scratch: &mut [u8], plain: &mut Vec<u8>) -> (Arrived, bool) {
+        let mut half = self.write.lock();
+        let half = &mut *half;
+        let Some(stream) = &mut half.stream else { return (Arrived::Lost, false) };
+        let arrived = loop {
+            break match stream.read(scratch) {
+                Ok(0) => Arrived::End,
+                Ok(n) => Arrived::Bytes(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => Arrived::Nothing,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => Arrived::Lost,
+            };
+        };
+        let full = arrived == Arrived::Bytes(scratch.len());
+        let (Arrived::Bytes(n), Some(_)) = (arrived, &half.tls) else { return (arrived, full) };
+        (self.decrypt(half, scratch.get_mut(..n).unwrap_or_default(), plain), full)
+    }
+
+    fn decrypt(&self, half: &mut WriteHalf, ciphertext: &mut [u8], plain: &mut Vec<u8>) -> Arrived {
+        let Some(tls) = &mut half.tls else { return Arrived::Lost };
+        plain.clear();
+        let mut answer = Vec::new();
+        let outcome = tls.receive(ciphertext, plain, &mut answer);
+        if !answer.is_empty() && self.enqueue(half, Bytes::from(answer), None).is_err() {
+            return Arrived::Lost;
+        }
+        match outcome {
+            Ok(_) if !plain.is_empty() => Arrived::Bytes(plain.len()),
+            Ok(TlsStatus::PeerClosed) => Arrived::End,
+            // A record that is not whole yet, or one that carried no data.
+            Ok(TlsStatus::Open | TlsStatus::Handshaking) => Arrived::Bytes(0),
+            Err(_) => Arrived::Lost,
+        }
+    }
+
+    /// Sends frames: straight to the socket when nothing waits, else behind what does. `limits` bounds what may wait;
+    /// without them only the node's budget does.
+    fn enqueue(&self, half: &mut WriteHalf, frames: Bytes, limits: Option<&Limits>) -> Result<(), PushError> {
+        let budget = &self.mailbox.budget;
+        let whole = frames.len();
+        let mut rest = frames;
+        if half.outbox.is_none() {
+            let Some(stream) = &mut half.stream else { return Err(PushError::Gone) };
+            loop {
+                match stream.write(&rest) {
+                    Ok(n) if n == rest.len() => return Ok(()),
+                    Ok(n) => bytes::Buf::advance(&mut rest, n),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    // The reading side learns of it too and ends the session; what was taken is the kernel's to lose.
+                    Err(_) => return Err(PushError::Gone),
+                }
+            }
+        }
+        let outbox = half.outbox.get_or_insert_with(|| Box::new(Outbox::new(self.mailbox.uptime())));
+        let fits = limits.is_none_or(|limits| {
+            outbox.bytes() + rest.len() <= limits.max_outbox_bytes && outbox.messages() < limits.max_outbox_messages
+        });
+        // A frame that is partly out must follow whole, whatever the limits say: they are checked before the first byte.
+        if !fits && outbox.messages() > 0 {
+            return Err(PushError::Full);
+        }
+        // Nor does the node's budget cut it short: what began must end, or all that comes behind it would be garbage. Over
+        // TLS a record that is left out is a number that is missing. Relief follows at once.
+        if rest.len() < whole || self.is_tls {
+            let _relief_follows = budget.force(Outbox::cost(&rest));
+        } else if !budget.take(Outbox::cost(&rest)) {
+            if outbox.messages() == 0 {
+                half.outbox = None;
+            }
+            return Err(PushError::Full);
+        }
+        outbox.append(rest);
+        Ok(())
+    }
+
+    fn send(&self, half: &mut WriteHalf, frames: Bytes, limits: Option<&Limits>) -> Result<(), PushError> {
+        let Some(tls) = &mut half.tls else { return self.enqueue(half, frames, limits) };
+        // Ciphertext once made is never dropped (the next record's number counts on it), so room is made sure of first.
+        if let (Some(limits), Some(outbox)) = (limits, &half.outbox) {
+            let cost = Outbox::cost(&frames);
+            let full = outbox.bytes() + frames.len() > limits.max_outbox_bytes
+                || outbox.messages() >= limits.max_outbox_messages
+                || !self.mailbox.budget.take(cost);
+            if full {
+                return Err(PushError::Full);
+            }
+            // Only asked: what the records come to is taken below.
+            self.mailbox.budget.give_back(cost);
+        }
+        let mut records = Vec::with_capacity(frames.len() + 64);
+        if tls.encrypt(&frames, &mut records).is_err() {
+            return Err(PushError::Gone);
+        }
+        self.enqueue(half, Bytes::from(records), None)
+    }
+
+    /// Writes what waits. `false` when the transport is lost.
+    pub(super) fn flush(&self) -> bool {
+        let mut half = self.write.lock();
+        let half = &mut *half;
+        let (Some(stream), Some(outbox)) = (&mut half.stream, &mut half.outbox) else { return true };
+        match outbox.flush(stream, &self.mailbox.budget, self.mailbox.uptime()) {
+            Ok(Flushed::All) => {
+                half.outbox = None;
+                if half.phase == Phase::Closing {
+                    Self::shut(half);
+                }
+                true
+            }
+            Ok(Flushed::Blocked) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn shut(half: &mut WriteHalf) {
+        if let (Some(stream), false) = (&half.stream, half.shut) {
+            // An error says the peer is gone, which the reading side finds out by itself.
+            let _best_effort = stream.shutdown(std::net::Shutdown::Write);
+            half.shut = true;
+        }
+    }
+
+    /// Writes the 101 before anything else. `publish` makes the session visible, under the lock that whoever finds it
+    /// then has to wait for. Not bounded by the session's limits: it is the first thing written.
+    pub(super) fn greet(&self, unsent: Vec<u8>, head: Vec<u8>, publish: impl FnOnce()) -> Result<(), PushError> {
+        let mut half = self.write.lock();
+        publish();
+        if !unsent.is_empty() {
+            self.enqueue(&mut half, Bytes::from(unsent), None)?;
+        }
+        self.send(&mut half, Bytes::from(head), None)
+    }
+
+    pub(super) fn push(&self, outgoing: &Outgoing, limits: &Limits) -> Result<(), PushError> {
+        let mut half = self.write.lock();
+        if half.phase != Phase::Open {
+            return Err(PushError::Gone);
+        }
+        let frames = outgoing.frames(self.window_bits);
+        self.send(&mut half, frames, Some(limits))?;
+        drop(half);
+        self.touch_data();
+        Ok(())
+    }
+
+    /// A turn's own bytes: replies, pongs, close echoes. They may not be lost, so the session ends when they do not fit.
+    pub(super) fn reply(&self, frames: &[u8], limits: &Limits) -> Result<(), PushError> {
+        let mut half = self.write.lock();
+        if half.phase != Phase::Open {
+            return Err(PushError::Gone);
+        }
+        if half.outbox.is_none() && half.tls.is_none() {
+            // The common case copies nothing: written from the shard's own buffer.
+            let Some(stream) = &mut half.stream else { return Err(PushError::Gone) };
+            let mut rest = frames;
+            loop {
+                match stream.write(rest) {
+                    Ok(n) if n == rest.len() => return Ok(()),
+                    Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return Err(PushError::Gone),
+                }
+            }
+            return self.enqueue(&mut half, Bytes::copy_from_slice(rest), Some(limits));
+        }
+        self.send(&mut half, Bytes::copy_from_slice(frames), Some(limits))
+    }
+
+    pub(super) fn ping(&self) {
+        let mut out = Vec::with_capacity(2);
+        transport::frame_ping(&mut out);
+        let mut half = self.write.lock();
+        if half.phase == Phase::Open && half.outbox.is_none() && self.send(&mut half, Bytes::from(out), None).is_ok() {
+            self.stamps.pinged.store(self.mailbox.uptime());
+        }
+    }
+
+    pub(super) fn touch_data(&self) {
+        self.stamps.data(self.mailbox.uptime());
+    }
+
+    /// Moves the session out of *open*, sends the reason's close frame (or `echo`, already framed), and says whether it
+    /// was this call that did: then the caller owes [`Events::on_end`].
+    pub(super) fn begin_close(&self, reason: &CloseReason, echo: &[u8]) -> bool {
+        let mut half = self.write.lock();
+        if half.phase != Phase::Open {
+            return false;
+        }
+        half.phase = Phase::Closing;
+        let mut last = echo.to_vec();
+        if let Some((code, text)) = reason.frame() {
+            transport::frame_close(&mut last, code, text);
+        }
+        if matches!(reason, CloseReason::SlowConsumer | CloseReason::PongMissing | CloseReason::ClientVanished) {
+            // Nobody reads; what waits is given up now, since its bytes may be what the node is short of.
+            self.abandon(&mut half);
+            return true;
+        }
+        let sent = last.is_empty() || self.send(&mut half, Bytes::from(last), None).is_ok();
+        if let Some(tls) = &mut half.tls {
+            let mut farewell = Vec::new();
+            let _best_effort = tls.close_notify(&mut farewell);
+            let _best_effort = self.enqueue(&mut half, Bytes::from(farewell), None);
+        }
+        if !sent {
+            self.abandon(&mut half);
+        } else if half.outbox.is_none() {
+            Self::shut(&mut half);
+        }
+        true
+    }
+
+    /// Whether the session left *open*.
+    pub(super) fn is_closing(&self) -> bool {
+        self.write.lock().phase != Phase::Open
+    }
+
+    /// Closes the socket for good and gives back what the session held.
+    pub(super) fn abandon_now(&self) {
+        self.abandon(&mut self.write.lock());
+    }
+
+    fn abandon(&self, half: &mut WriteHalf) {
+        half.phase = Phase::Gone;
+        half.stream = None;
+        half.tls = None;
+        if let Some(outbox) = half.outbox.take() {
+            self.mailbox.budget.give_back(outbox.total_cost());
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.write.lock().phase == Phase::Gone
+    }
+
+    fn schedule(self: &Arc<Self>) {
+        if self.set_flag(SCHEDULED) {
+            self.mailbox.send(Mail::Run(Session(Arc::clone(self))));
+        }
+    }
+}
+
+impl<E> Drop for Slot<E> {
+    fn drop(&mut self) {
+        // A slot dropped before its shard took it over (a drain that ran over) still owes the budget.
+        if let Some(outbox) = self.write.get_mut().outbox.take() {
+            self.mailbox.budget.give_back(outbox.total_cost());
+        }
+    }
+}
+
+impl<E: Events> Session<E> {
+    /// Puts a message into the session's outbox, or straight onto its socket when nothing waits there.
+    ///
+    /// `Ok` means the message will be written before anything pushed later, as long as the session lives; not that
+    /// the client has it. Callable from any thread; the order of concurrent calls is the order they get the lock in.
+    ///
+    /// # Errors
+    /// [`PushError::Gone`] when the session is closing or closed; [`PushError::Full`] when the client does not read.
+    pub fn push(&self, outgoing: &Outgoing) -> Result<(), PushError> {
+        self.0.push(outgoing, &self.0.events.policy().limits)
+    }
+
+    /// Like [`Session::push`], for an answer the client waits for: one that does not fit ends the session as a slow
+    /// consumer, since nobody else could be told.
+    ///
+    /// # Errors
+    /// As [`Session::push`].
+    pub fn answer(&self, outgoing: &Outgoing) -> Result<(), PushError> {
+        let outcome = self.push(outgoing);
+        if outcome == Err(PushError::Full) {
+            self.close(&CloseReason::SlowConsumer);
+        }
+        outcome
+    }
+
+    /// Ends the session; returns whether it was still open. Its close frame goes behind whatever waits.
+    pub fn close(&self, reason: &CloseReason) -> bool {
+        let ended = self.0.begin_close(reason, &[]);
+        if ended {
+            self.0.mailbox.send(Mail::Closing(self.clone()));
+            E::on_end(self, reason);
+        }
+        ended
+    }
+
+    /// Whether pushes are taken.
+    pub fn is_open(&self) -> bool {
+        !self.0.is_closing()
+    }
+
+    /// Hands over no more messages, and reads none once those at hand are used up, until [`Session::release`].
+    pub fn hold(&self) {
+        self.0.set_flag(HELD);
+    }
+
+    /// Ends a [`Session::hold`].
+    pub fn release(&self) {
+        if self.0.clear_flag(HELD) {
+            self.wake();
+        }
+    }
+
+    /// Looks again whether reading may go on.
+    fn wake(&self) {
+        if self.0.has_flag(PAUSED) {
+            self.0.schedule();
+        }
+    }
+
+    /// Counts an exchange that outlives the turn, until the permit is dropped.
+    pub fn begin_exchange(&self) -> ExchangePermit<E> {
+        self.0.in_flight.fetch_add(1, Ordering::AcqRel);
+        ExchangePermit(self.clone())
+    }
+
+    /// Stops reading; the session ends with `reason` once its exchanges are answered and its outbox is empty, or at
+    /// uptime `deadline` in milliseconds.
+    pub(super) fn drain(&self, deadline: u64) {
+        if self.0.set_flag(DRAINING) {
+            self.0.mailbox.send(Mail::Drain(self.clone(), deadline));
+        }
+    }
+
+    /// Uptime in milliseconds of the last data message in either direction.
+    pub fn last_data(&self) -> u64 {
+        self.0.stamps.data.load(Ordering::Relaxed)
+    }
+
+    /// Bytes waiting for the client.
+    pub fn outbox_bytes(&self) -> usize {
+        self.0.outbox_bytes()
+    }
+}
+
+/// Counts one exchange of a session while it lives.
+#[derive(Debug)]
+pub struct ExchangePermit<E: Events>(Session<E>);
+
+impl<E: Events> ExchangePermit<E> {
+    /// Whose exchange it is.
+    pub const fn session(&self) -> &Session<E> {
+        &self.0
+    }
+}
+
+impl<E: Events> Drop for ExchangePermit<E> {
+    fn drop(&mut self) {
+        self.0.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.wake();
+    }
+}

@@ -1,10 +1,12 @@
 //! Causeway: a self-hosted, WebSocket-first, stateful API gateway.
 
 pub mod clock;
+pub mod cluster;
 pub mod context;
 pub mod definition;
 pub mod document;
 pub mod fault;
+pub mod gateway;
 pub mod ids;
 pub mod integration;
 pub mod lang;

@@ -1,0 +1,55 @@
+//! Leaving without dropping anybody silently.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Gateway;
+
+/// How a node lets its sessions go.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainPlan {
+    /// Sessions told at once.
+    pub batch: usize,
+    /// Time between batches, so that the clients' reconnects are spread.
+    pub interval: Duration,
+    /// How long a session may take to get its exchanges answered and its outbox read.
+    pub grace: Duration,
+}
+
+/// How long a closing session's peer may take to answer, and a little more.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(5_500);
+
+impl Gateway {
+    /// Refuses new clients from now on.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes every session, those of handshakes in progress included: in batches, each stops being read, gets its exchanges answered and its outbox flushed, then
+    /// its close frame and its `$disconnect`. Returns how many were still here when patience ended.
+    pub async fn drain(&self, plan: DrainPlan) -> usize {
+        self.begin_drain();
+        let sessions = self.cluster.hub.all();
+        let mut batches = sessions.chunks(plan.batch.max(1)).peekable();
+        while let Some(batch) = batches.next() {
+            self.cluster.hub.drain(batch, plan.grace);
+            if batches.peek().is_some() {
+                sleep(plan.interval).await;
+            }
+        }
+        let count = sessions.len();
+        drop(sessions);
+        let deadline = Instant::now() + plan.grace + CLOSE_PATIENCE;
+        loop {
+            // Handshakes first: one that ends between the two looks is a session by the second.
+            let left = self.handshakes() + self.cluster.hub.stats().parked;
+            if left == 0 || Instant::now() >= deadline {
+                tracing::info!(sessions = count, left, "sessions drained");
+                return left;
+            }
+            sleep_until(Instant::now() + Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What an exchange leaves behind: counters and one access-log line.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Deployed, Gateway, LiveStage};
+use crate::clock::EpochMillis;
+use crate::context::{Event, RequestContext};
+use crate::definition::Integration;
+use crate::fault::Fault;
+use crate::ids::{ConnectionId, RequestId};
+use crate::integration::Outcome;
+use crate::telemetry::access_log::{ErrorFields, IntegrationFields};
+use crate::telemetry::labels::{ConnectResult, IntegrationKind, PushResult, RouteKind, SentKind, Success};
+use crate::telemetry::{Entry, StageMetrics};
+
+/// What names an exchange.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ids {
+    pub(super) request: RequestId,
+    pub(super) time: EpochMillis,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Default)]
+pub(super) struct Finished {
+    /// `$context.status`: the integration's, or the gateway's own.
+    pub(super) status: u16,
+    /// What the client is sent, when the route is two-way.
+    pub(super) body: Option<Bytes>,
+    /// What went wrong, as the client sees it.
+    pub(super) fault: Option<Fault>,
+    /// What went wrong, for the operator.
+    pub(super) error: Option<String>,
+    pub(super) integration_status: Option<u16>,
+    /// How long which kind of back-end took; nothing when none was called.
+    pub(super) latency: Option<(IntegrationKind, Duration)>,
+    /// Bytes of the client's message.
+    pub(super) received: usize,
+}
+
+impl Finished {
+    pub(super) fn status(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub(super) fn fault(fault: Fault) -> Self {
+        Self { status: fault.row().status, fault: Some(fault), ..Self::default() }
+    }
+
+    /// An integration's outcome; its body is the route's to give.
+    pub(super) fn outcome(integration: &Integration, outcome: &Outcome) -> Self {
+        let latency = match integration {
+            Integration::Http(http) if http.proxy => Some((IntegrationKind::HttpProxy, outcome.latency)),
+            Integration::Http(_) => Some((IntegrationKind::Http, outcome.latency)),
+            Integration::Mock(_) | Integration::Group(_) => None,
+        };
+        let integration_status = Some(outcome.integration_status);
+        Self { integration_status, latency, ..Self::status(outcome.status) }
+    }
+
+    /// The text message the client gets, if any: the error frame of a fault, or the answer; what is not UTF-8 in it
+    /// becomes U+FFFD.
+    pub(super) fn text(&self, connection: &ConnectionId, request: &RequestId) -> Option<Cow<'_, [u8]>> {
+        if let Some(fault) = &self.fault {
+            return Some(Cow::Owned(fault.object(connection, request).into_bytes()));
+        }
+        let body = self.body.as_ref()?;
+        Some(match std::str::from_utf8(body) {
+            Ok(_) => Cow::Borrowed(body),
+            Err(_) => Cow::Owned(String::from_utf8_lossy(body).into_owned().into_bytes()),
+        })
+    }
+}
+
+/// A call of the callback API, for its record.
+#[derive(Debug)]
+pub(super) struct CallbackRecord<'a> {
+    pub(super) method: &'static str,
+    pub(super) id: Option<ConnectionId>,
+    pub(super) outcome: Option<&'a Fault>,
+    /// The status when it went well.
+    pub(super) status: u16,
+}
+
+impl Gateway {
+    /// Counts a finished exchange and writes its line.
+    pub(super) fn record(&self, live: &LiveStage, deployed: &Deployed, ctx: &RequestContext<'_>, finished: &Finished) {
+        self.count(&live.metrics, ctx, finished);
+        if !self.access_log.is_on() {
+            return;
+        }
+        let profile = &ctx.connection.profile;
+        let row = finished.fault.as_ref().map(Fault::row);
+        let (kind, api, stage) = (ctx.event.kind(), profile.api.as_str(), profile.stage.as_str());
+        let mut entry = Entry::new(kind, api, stage, ctx.request_id, ctx.time);
+        entry.route_key = Some(ctx.route_key).filter(|key| !key.is_empty());
+        entry.connection_id = Some(ctx.connection.id);
+        entry.message_id = match ctx.event {
+            Event::Message(id) => Some(id),
+            Event::Connect(_) | Event::Disconnect(..) => None,
+        };
+        entry.connected_at = Some(ctx.connection.connected_at);
+        entry.source_ip = Some(ctx.connection.source_ip);
+        entry.user_agent = profile.user_agent.as_deref();
+        entry.domain_name = Some(&profile.domain_name);
+        entry.status = Some(finished.status);
+        entry.error = row.as_ref().map(|row| ErrorFields { message: &row.message, response_type: row.response_type });
+        entry.integration = IntegrationFields {
+            latency: finished.latency.map(|(_, latency)| latency),
+            status: finished.integration_status,
+            service_status: finished.integration_status,
+            error: finished.error.as_deref(),
+            request_id: None,
+        };
+        self.access_log.append(|line| deployed.log_format.render(line, &entry));
+    }
+
+    fn count(&self, stage: &StageMetrics, ctx: &RequestContext<'_>, finished: &Finished) {
+        let metrics = &self.metrics;
+        match ctx.event {
+            Event::Connect(_) => {
+                let result = match &finished.fault {
+                    Some(Fault::Unavailable) => ConnectResult::Busy,
+                    None if (200..300).contains(&finished.status) => ConnectResult::Accepted,
+                    Some(_) | None => ConnectResult::Refused,
+                };
+                metrics.connects.inc(result);
+                if result != ConnectResult::Busy {
+                    stage.connects.inc();
+                    stage.messages.inc();
+                }
+            }
+            Event::Message(_) => self.count_message(stage, ctx.route_key, finished),
+            Event::Disconnect(..) => {
+                stage.messages.inc();
+                let success = if finished.fault.is_none() { Success::Ok } else { Success::Failed };
+                metrics.disconnects.inc(success);
+            }
+        }
+        if let Some((kind, latency)) = finished.latency {
+            metrics.integration_latency.observe(kind, latency);
+            stage.integration_latency.observe(latency.as_secs_f64());
+        }
+        if finished.integration_status.is_some_and(|status| status >= 400) {
+            stage.integration_errors.inc();
+        }
+        if let Some(fault) = &finished.fault {
+            metrics.fault(fault);
+            if is_clients(fault) {
+                stage.client_errors.inc();
+            } else {
+                stage.execution_errors.inc();
+            }
+        }
+    }
+
+    fn count_message(&self, stage: &StageMetrics, route_key: &str, finished: &Finished) {
+        let metrics = &self.metrics;
+        let route = match route_key {
+            "" => RouteKind::None,
+            "$default" => RouteKind::Default,
+            _ => RouteKind::Custom,
+        };
+        metrics.messages_received.inc(route);
+        metrics.received_bytes.inc_by(finished.received as u64);
+        let sent = match (&finished.fault, &finished.body) {
+            (Some(_), _) => Some(SentKind::Error),
+            (None, Some(body)) => {
+                metrics.sent_bytes.inc_by(body.len() as u64);
+                Some(SentKind::Response)
+            }
+            (None, None) => None,
+        };
+        if let Some(sent) = sent {
+            metrics.messages_sent.inc(sent);
+        }
+        // A message without a route counts nowhere but among the client errors (specification 11.8).
+        if route != RouteKind::None {
+            stage.messages.inc_by(1 + u64::from(sent.is_some()));
+        }
+    }
+
+    /// Counts a callback and writes its line.
+    pub(super) fn record_callback(&self, live: &LiveStage, record: &CallbackRecord<'_>) {
+        let status = record.outcome.map_or(record.status, |fault| fault.row().status);
+        if let Some(fault) = record.outcome {
+            self.metrics.fault(fault);
+        }
+        if record.method == "POST" {
+            let result = match record.outcome {
+                None => PushResult::Delivered,
+                Some(Fault::Gone) => PushResult::Gone,
+                Some(Fault::LimitExceeded) => PushResult::Full,
+                Some(Fault::Unavailable) => PushResult::Unavailable,
+                Some(_) => PushResult::Refused,
+            };
+            self.metrics.pushes.inc(result);
+            if record.outcome.is_none() {
+                self.metrics.messages_sent.inc(SentKind::Push);
+                live.metrics.messages.inc();
+            }
+        }
+        // No line for a body beyond the limit (specification 11.5.5).
+        if !self.access_log.is_on() || record.outcome == Some(&Fault::PayloadTooLarge) {
+            return;
+        }
+        let deployed = live.load();
+        let (api, stage) = (live.api.as_str(), live.name.as_str());
+        let mut entry = Entry::new("CONNECTION_API", api, stage, RequestId::random(), self.clock.now());
+        entry.route_key = Some(match record.method {
+            "POST" => "POST /@connections/{connectionId}",
+            "GET" => "GET /@connections/{connectionId}",
+            _ => "DELETE /@connections/{connectionId}",
+        });
+        entry.connection_id = record.id;
+        entry.status = Some(status);
+        let row = record.outcome.map(Fault::row);
+        entry.error = row.as_ref().map(|row| ErrorFields { message: &row.message, response_type: row.response_type });
+        self.access_log.append(|line| deployed.log_format.render(line, &entry));
+    }
+}
+
+/// Refused before an integration was called.
+const fn is_clients(fault: &Fault) -> bool {
+    match fault {
+        Fault::IntegrationTimeout
+        | Fault::IntegrationFailure
+        | Fault::ApiConfiguration
+        | Fault::Internal
+        | Fault::Unavailable => false,
+        Fault::Forbidden
+        | Fault::UpgradeRequired
+        | Fault::UnsupportedVersion
+        | Fault::BadRequest
+        | Fault::UriTooLong
+        | Fault::HeadersTooLarge
+        | Fault::RequestTimeout
+        | Fault::MissingAuthenticationToken
+        | Fault::AccessDenied
+        | Fault::InvalidConnectionId(_)
+        | Fault::Gone
+        | Fault::PayloadTooLarge
+        | Fault::LimitExceeded
+        | Fault::NoMethod { .. }
+        | Fault::InvalidGroup
+        | Fault::TooManyGroups
+        | Fault::Throttled
+        | Fault::UnsupportedMediaType => true,
+    }
+}

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod message;
 pub mod routing;
 pub mod secret;
+pub mod server;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;

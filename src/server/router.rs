@@ -1,0 +1,93 @@
+//! Every URL of the public listener that our own parser leaves to axum, on one page.
+//!
+//! | request | goes to |
+//! | --- | --- |
+//! | any method, a callback path | [`callback`](super::callback), like the plain ones |
+//! | a WebSocket upgrade over an HTTP stack's connection | refused: upgrades come first on a connection |
+//! | `GET` under a stage | 426, as the service answers a plain request for a WebSocket API |
+//! | anything else | 403 |
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header;
+use http_body_util::{BodyExt as _, Limited};
+
+use super::callback::{self, CallbackRequest};
+use super::respond::Answer;
+use super::{Origin, Shared};
+use crate::fault::Fault;
+use crate::gateway::{Resolver, is_loopback_name};
+use crate::tasks::Tasks;
+
+/// Runs hyper's tasks on ours, so that a drain knows of them.
+#[derive(Debug, Clone)]
+pub(super) struct Spawner(pub(super) Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
+    fn execute(&self, future: F) {
+        self.0.spawn("http", future);
+    }
+}
+
+#[derive(Clone)]
+struct Edge {
+    shared: Arc<Shared>,
+    origin: Origin,
+}
+
+/// The public listener's router, for one connection.
+pub(super) fn public(shared: Arc<Shared>, origin: Origin) -> Router {
+    Router::new().fallback(any).with_state(Edge { shared, origin })
+}
+
+async fn any(State(edge): State<Edge>, request: Request) -> Response {
+    serve(&edge, request).await.unwrap_or_else(|fault| Answer::fault(&fault)).into_response()
+}
+
+async fn serve(edge: &Edge, request: Request) -> Result<Answer, Fault> {
+    let (parts, body) = request.into_parts();
+    let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    // Over HTTP/2 the host is in the target.
+    let host =
+        parts.uri.authority().map(http::uri::Authority::as_str).or_else(|| text(header::HOST)).unwrap_or_default();
+    let config = &edge.shared.config;
+    let gateway = &edge.shared.gateway;
+    if config.loopback_names_only && !is_loopback_name(host) && !gateway.is_declared_domain(host) {
+        return Err(Fault::Forbidden);
+    }
+    let path = parts.uri.path();
+    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > super::wire::MAX_TARGET) {
+        return Err(Fault::UriTooLong);
+    }
+    let method = parts.method.as_str();
+    if !callback::is_callback(path) {
+        gateway.resolve(Resolver { host, path, method })?;
+        return Err(if method == "GET" { Fault::UpgradeRequired } else { Fault::Forbidden });
+    }
+    let request = CallbackRequest {
+        method,
+        host,
+        path,
+        origin: text(header::ORIGIN),
+        authorization: text(header::AUTHORIZATION),
+        content_type: text(header::CONTENT_TYPE),
+        peer: edge.origin.peer.ip(),
+    };
+    let admitted = callback::admit(gateway, &config.access, &request)?;
+    let body = read(body, admitted.max_body(), config.handshake_timeout).await?;
+    Ok(admitted.serve(gateway, &request, body).await)
+}
+
+async fn read(body: Body, most: usize, limit: std::time::Duration) -> Result<bytes::Bytes, Fault> {
+    match tokio::time::timeout(limit, Limited::new(body, most).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Fault::PayloadTooLarge),
+        Ok(Err(_)) => Err(Fault::BadRequest),
+        Err(_) => Err(Fault::RequestTimeout),
+    }
+}

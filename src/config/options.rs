@@ -1,0 +1,178 @@
+//! Every setting as it may be given, by flag, by environment or by file: all optional, so that layers can be laid over
+//! each other.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::cli::secret;
+use crate::secret::Secret;
+use crate::units::{ByteSize, Period};
+
+/// Declares [`Options`] and how two layers of it are laid over each other, so that no setting can be forgotten there.
+macro_rules! options {
+    ($($(#[$meta:meta])* $name:ident: $kind:ty,)*) => {
+        /// Settings of the process. In a file the keys are the names of the flags.
+        #[derive(Debug, Clone, Default, Args, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        #[schemars(title = "Causeway process configuration")]
+        pub struct Options {
+            $($(#[$meta])* pub $name: Option<$kind>,)*
+        }
+
+        impl Options {
+            /// These settings, and those of `below` where these say nothing.
+            #[must_use]
+            pub fn over(self, below: Self) -> Self {
+                Self { $($name: self.$name.or(below.$name),)* }
+            }
+        }
+    };
+}
+
+options! {
+    /// Folder or file of the API definitions. Default `routes`.
+    #[arg(env = "CAUSEWAY_ROUTES", value_name = "PATH")]
+    #[schemars(with = "Option<String>")]
+    routes: PathBuf,
+    /// Address of the public listener: clients and callbacks. Port 0 takes a free one. Default `127.0.0.1:8080`.
+    #[arg(long, env = "CAUSEWAY_LISTEN", value_name = "ADDRESS")]
+    #[schemars(length(min = 1))]
+    listen: String,
+    /// Address of the operator listener: health, metrics, connections. Never public. Default `127.0.0.1:8081`.
+    #[arg(long, env = "CAUSEWAY_ADMIN", value_name = "ADDRESS")]
+    #[schemars(length(min = 1))]
+    admin: String,
+    /// Certificate chain of the public listener, PEM; with `--tls-key` it speaks TLS. Read again when it changes.
+    #[arg(long, env = "CAUSEWAY_TLS_CERT", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    tls_cert: PathBuf,
+    /// Private key of the certificate, PEM. Other users of the machine must not be able to read it.
+    #[arg(long, env = "CAUSEWAY_TLS_KEY", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    tls_key: PathBuf,
+    /// Bearer token that the operator listener asks for, `/health` and `/ready` apart.
+    #[arg(long, env = "CAUSEWAY_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(value_parser = clap::builder::ValueParser::new(secret))]
+    #[schemars(with = "Option<String>")]
+    #[serde(deserialize_with = "secret_from_file", default)]
+    admin_token: Secret,
+    /// Bearer token that callback paths (`@connections`, `@groups`, `@all`) ask for.
+    #[arg(long, env = "CAUSEWAY_CALLBACK_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(value_parser = clap::builder::ValueParser::new(secret))]
+    #[schemars(with = "Option<String>")]
+    #[serde(deserialize_with = "secret_from_file", default)]
+    callback_token: Secret,
+    /// Form of the log. Default `text`.
+    #[arg(long, env = "CAUSEWAY_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// Least important lines of the log that are written. Default `info`.
+    #[arg(long, env = "CAUSEWAY_LOG_LEVEL", value_enum, value_name = "LEVEL")]
+    log_level: LogLevel,
+    /// Where access-log lines go: `-` for standard output, `off`, or a file. Default `-`.
+    #[arg(long, env = "CAUSEWAY_ACCESS_LOG", value_name = "WHERE")]
+    #[schemars(length(min = 1))]
+    access_log: String,
+    /// Threads that hold sessions. Default: the number of cores.
+    #[arg(long, env = "CAUSEWAY_SHARDS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[schemars(range(min = 1, max = 1_024))]
+    shards: u32,
+    /// Threads that run exchanges. Default: the number of cores.
+    #[arg(long, env = "CAUSEWAY_WORKERS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[schemars(range(min = 1, max = 1_024))]
+    workers: u32,
+    /// How long a drain waits for exchanges in flight before it goes on without them. Default `30s`.
+    #[arg(long, env = "CAUSEWAY_DRAIN_GRACE", value_name = "DURATION")]
+    drain_grace: Period,
+    /// Sessions that a drain closes at once. Default 10000.
+    #[arg(long, env = "CAUSEWAY_DRAIN_BATCH", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    drain_batch: u32,
+    /// Pause between two such batches, so that clients come back spread out. Default `1s`.
+    #[arg(long, env = "CAUSEWAY_DRAIN_INTERVAL", value_name = "DURATION")]
+    drain_interval: Period,
+    /// Most sessions at once; beyond, a handshake is answered 503. Default 1000000.
+    #[arg(long, env = "CAUSEWAY_MAX_SESSIONS", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    #[schemars(range(min = 1, max = 16_777_216))]
+    max_sessions: u32,
+    /// Most sessions of one client address. Default: as many as sessions, since a proxy is one address.
+    #[arg(long, env = "CAUSEWAY_MAX_SESSIONS_PER_ADDRESS", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    #[schemars(range(min = 1, max = 16_777_216))]
+    max_sessions_per_address: u32,
+    /// Most handshakes in progress; beyond, a new one is answered 503. Default 4096.
+    #[arg(long, env = "CAUSEWAY_MAX_HANDSHAKES", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_handshakes: u32,
+    /// How long the head of a request, and a TLS handshake, may take to arrive. Default `10s`.
+    #[arg(long, env = "CAUSEWAY_HANDSHAKE_TIMEOUT", value_name = "DURATION")]
+    handshake_timeout: Period,
+    /// Largest head of a request in bytes. Default `16KiB`.
+    #[arg(long, env = "CAUSEWAY_MAX_HEADER_BYTES", value_name = "SIZE")]
+    max_header_bytes: ByteSize,
+    /// Bytes in all outboxes and partial messages together; beyond, the largest goes first. Default `256MiB`.
+    #[arg(long, env = "CAUSEWAY_OUTBOX_BUDGET_BYTES", value_name = "SIZE")]
+    outbox_budget_bytes: ByteSize,
+    /// File descriptors kept back from sessions, for back-ends and the gateway itself. Default 256.
+    #[arg(long, env = "CAUSEWAY_RESERVED_FILES", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    #[schemars(range(min = 16, max = 1_000_000))]
+    reserved_files: u32,
+    /// Most calls to one back-end at once; beyond, a call fails at once. Default 512.
+    #[arg(long, env = "CAUSEWAY_MAX_CONCURRENCY_PER_UPSTREAM", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_concurrency_per_upstream: u32,
+    /// Certificates that back-ends are trusted by, PEM, instead of the system's.
+    #[arg(long, env = "CAUSEWAY_UPSTREAM_CA", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    upstream_ca: PathBuf,
+}
+
+fn secret_from_file<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.map(Secret::new))
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Least important lines of the log that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What someone must look at.
+    Error,
+    /// What is degraded.
+    Warn,
+    /// The life cycle.
+    Info,
+    /// Every exchange.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// Its name, which is a filter directive too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}

@@ -1,0 +1,254 @@
+use std::io::Write as _;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use super::*;
+use crate::document::{Problems, empty_environment};
+use crate::secret::Secret;
+
+#[track_caller]
+fn parse(args: &[&str]) -> Options {
+    let args = ["causeway", "run"].iter().chain(args);
+    let cli = Cli::try_parse_from(args).unwrap_or_else(|error| panic!("{error}"));
+    let Command::Run(serve) = cli.command else { panic!("{cli:?}") };
+    *serve.options
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn resolve(args: &[&str], text: &str) -> Result<Settings, Problems> {
+    let file = file(text);
+    Settings::resolve(parse(args), Some(file.path()), &empty_environment)
+}
+
+fn defaults() -> Settings {
+    Settings::resolve(Options::default(), None, &empty_environment).unwrap()
+}
+
+/// The problems, without the name of the file.
+#[track_caller]
+fn problems(args: &[&str], text: &str) -> Vec<String> {
+    let problems = resolve(args, text).expect_err(text);
+    problems
+        .iter()
+        .map(|problem| match problem.place {
+            Some(place) => format!("{}:{}: {}", place.line, place.column, problem.message),
+            None => problem.to_string(),
+        })
+        .collect()
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_check_knows_every_keyword_of_the_schema() {
+    assert_eq!(crate::document::unchecked(&json_schema()), [""; 0]);
+}
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_key_of_one_name() {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let schema = json_schema();
+    let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert!(keys.len() > 20);
+    for key in keys {
+        let id = key.replace('-', "_");
+        let arg = run.get_arguments().find(|arg| arg.get_id() == id.as_str()).unwrap_or_else(|| panic!("{key}"));
+        let variable = format!("CAUSEWAY_{}", id.to_uppercase());
+        assert_eq!(arg.get_env(), Some(std::ffi::OsStr::new(&variable)), "{key}");
+        assert!(arg.is_positional() == (key == "routes") && (key == "routes" || arg.get_long() == Some(key)), "{key}");
+    }
+}
+
+#[test]
+fn without_anything_the_defaults_hold() {
+    let settings = defaults();
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.admin.to_string(), "127.0.0.1:8081");
+    assert_eq!(settings.routes, std::path::Path::new("routes"));
+    assert_eq!((settings.log_format, settings.log_level), (LogFormat::Text, LogLevel::Info));
+    assert_eq!(settings.access_log, AccessLog::Stdout);
+    assert_eq!((settings.tls.is_none(), settings.upstream_ca.is_none()), (true, true));
+    assert_eq!((settings.drain_grace, settings.handshake_timeout), (Duration::from_secs(30), Duration::from_secs(10)));
+    assert_eq!((settings.max_header_bytes, settings.outbox_budget_bytes), (16_384, 256 << 20));
+    assert_eq!((settings.reserved_files, settings.max_concurrency_per_upstream), (256, 512));
+    assert_eq!(settings.max_sessions, settings.max_sessions_per_address);
+    assert!(settings.shards >= 1 && settings.workers >= 1);
+}
+
+#[test]
+fn a_file_sets_what_flags_leave_open() {
+    let settings = resolve(
+        &["--log-level", "warn", "--drain-batch", "5"],
+        "log-level: debug\nlog-format: json\nlisten: 0.0.0.0:80\ndrain-grace: 1m\nmax-header-bytes: 32KiB\nshards: 3\n",
+    )
+    .unwrap();
+    assert_eq!((settings.log_level, settings.log_format), (LogLevel::Warn, LogFormat::Json));
+    assert_eq!((settings.listen.to_string(), settings.shards), ("0.0.0.0:80".to_owned(), 3));
+    assert_eq!((settings.drain_grace, settings.drain_batch), (Duration::from_secs(60), 5));
+    assert_eq!(settings.max_header_bytes, 32_768);
+}
+
+#[test]
+fn paths_in_a_file_are_relative_to_it() {
+    let config = file("routes: apis\naccess-log: log/access\ntls-cert: c.pem\ntls-key: /abs/k.pem\n");
+    let folder = config.path().parent().unwrap();
+    let settings = Settings::resolve(Options::default(), Some(config.path()), &empty_environment).unwrap();
+    assert_eq!(settings.routes, folder.join("apis"));
+    assert_eq!(settings.access_log, AccessLog::File(folder.join("log/access")));
+    let tls = settings.tls.unwrap();
+    assert_eq!((tls.cert, tls.key), (folder.join("c.pem"), "/abs/k.pem".into()));
+    let from_flag = resolve(&["here", "--access-log", "off"], "routes: there\naccess-log: '-'\n").unwrap();
+    assert_eq!((from_flag.routes, from_flag.access_log), ("here".into(), AccessLog::Off));
+}
+
+/// Runs only in the child that [`flags_win_over_variables_and_variables_over_the_file`] starts with its environment.
+#[test]
+#[ignore = "needs the environment that another test gives it"]
+fn child_with_variables() {
+    let text = "log-level: error\nlog-format: json\ndrain-batch: 1\n";
+    let settings = resolve(&["--log-level", "trace"], text).unwrap();
+    assert_eq!(settings.log_level, LogLevel::Trace, "flag over variable");
+    assert_eq!(settings.log_format, LogFormat::Text, "variable over file");
+    assert_eq!(settings.drain_batch, 1, "file over default");
+    assert_eq!(settings.drain_interval, Duration::from_secs(1), "default");
+    assert_eq!(settings.callback_token.unwrap().reveal(), "hunter2");
+}
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "config::tests::child_with_variables", "--ignored"])
+        .envs([("CAUSEWAY_LOG_LEVEL", "warn"), ("CAUSEWAY_LOG_FORMAT", "text"), ("CAUSEWAY_CALLBACK_TOKEN", "hunter2")])
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && output.contains("1 passed"), "{output}");
+}
+
+#[test]
+fn everything_wrong_with_a_file_is_told_at_once() {
+    assert_eq!(
+        problems(
+            &[],
+            "lissten: 1\nlog-level: loud\ndrain-grace: 30\nmax-sessions: 0\nadmin-token: 7\nlog_format: json\nshards: 1\nshards: 2\n"
+        ),
+        [
+            "1:1: unknown key `lissten`, expected `listen`?",
+            "2:12: `log-level` is `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`",
+            "3:14: `drain-grace` is 30, expected a duration such as `500ms`, `30s`, `10m` or `2h`",
+            "4:15: `max-sessions` is 0, expected a whole number from 1 to 16777216",
+            "5:14: `admin-token` is 7, expected a text",
+            "6:1: unknown key `log_format`, expected `log-format`?",
+            "8:1: duplicate key `shards`, expected each key once",
+        ]
+    );
+}
+
+#[test]
+fn settings_must_fit_each_other() {
+    assert_eq!(
+        problems(&["--tls-cert", "c.pem", "--admin", "nowhere"], "max-header-bytes: 10\nadmin-token: ''\n"),
+        [
+            "1:1: `max-header-bytes` is out of range, expected `1KiB` to `1MiB`",
+            "2:1: `admin-token` does not fit a header, expected visible ASCII characters without spaces",
+            "configuration: `admin` is `nowhere`, expected an address and a port such as `127.0.0.1:8080` or `[::]:443`",
+            "configuration: `tls-cert` stands alone, expected `tls-key` beside it",
+        ]
+    );
+    assert_eq!(
+        problems(&["--listen", "127.0.0.1:8081"], ""),
+        ["configuration: `admin` is the address of `listen` too, expected another"]
+    );
+    assert!(resolve(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], "").is_ok());
+}
+
+#[test]
+fn secrets_may_be_references_and_are_never_shown() {
+    let config = file("callback-token: ${env:TOKEN}\nadmin-token: ${env:SPACED}\n");
+    let variables = |name: &str| Some(if name == "TOKEN" { "hunter2" } else { "hunter2 hunter2" }.to_owned());
+    let problems = Settings::resolve(Options::default(), Some(config.path()), &variables).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(!problems.to_string().contains("hunter2"), "{problems}");
+
+    let config = file("callback-token: ${env:TOKEN}\n");
+    let settings = Settings::resolve(Options::default(), Some(config.path()), &variables).unwrap();
+    assert!(settings.callback_token.as_ref().unwrap().matches(b"hunter2"));
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let path = std::path::Path::new("/nonexistent/causeway.yaml");
+    let problems = Settings::resolve(Options::default(), Some(path), &empty_environment).unwrap_err();
+    assert!(problems.to_string().starts_with("/nonexistent/causeway.yaml: cannot be read: "), "{problems}");
+}
+
+#[test]
+fn run_refuses_open_callbacks() {
+    let refusals = defaults().refusals(Mode::Run);
+    assert_eq!(refusals.len(), 1);
+    assert!(
+        refusals[0].contains("--callback-token") && refusals[0].contains("CAUSEWAY_CALLBACK_TOKEN"),
+        "{refusals:?}"
+    );
+    let safe = Settings { callback_token: Some(Secret::new("t")), ..defaults() };
+    assert_eq!(safe.refusals(Mode::Run), [""; 0]);
+}
+
+#[test]
+fn run_refuses_an_open_admin_listener() {
+    let open =
+        Settings { callback_token: Some(Secret::new("t")), admin: "0.0.0.0:8081".parse().unwrap(), ..defaults() };
+    let refusals = open.refusals(Mode::Run);
+    assert!(refusals.len() == 1 && refusals[0].contains("--admin-token"), "{refusals:?}");
+    let guarded = Settings { admin_token: Some(Secret::new("t")), ..open };
+    assert_eq!(guarded.refusals(Mode::Run), [""; 0]);
+}
+
+#[test]
+fn run_refuses_a_key_that_everyone_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let key = tempfile::NamedTempFile::new().unwrap();
+    let settings = Settings {
+        callback_token: Some(Secret::new("t")),
+        tls: Some(Tls { cert: "c.pem".into(), key: key.path().to_owned() }),
+        ..defaults()
+    };
+    for (mode, refused) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)] {
+        key.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+        let refusals = settings.refusals(Mode::Run);
+        assert_eq!(refusals.len(), refused, "{mode:o}");
+        assert!(refusals.iter().all(|text| text.contains("chmod o-r") && text.contains("--tls-key")), "{refusals:?}");
+    }
+}
+
+#[test]
+fn dev_stays_on_loopback() {
+    assert_eq!(defaults().refusals(Mode::Dev), [""; 0]);
+    let open = Settings { listen: "0.0.0.0:8080".parse().unwrap(), ..defaults() };
+    let refusals = open.refusals(Mode::Dev);
+    assert!(refusals.len() == 1 && refusals[0].contains("--listen") && refusals[0].contains("127.0.0.1:8080"));
+}
+
+#[test]
+fn connections_take_an_address_or_a_url() {
+    let admin = |args: &[&str]| {
+        let args = ["causeway", "connections"].iter().chain(args);
+        let cli = Cli::try_parse_from(args).unwrap();
+        let Command::Connections(connections) = cli.command else { panic!("{cli:?}") };
+        connections.admin_url()
+    };
+    assert_eq!(admin(&["list"]), "http://127.0.0.1:8081");
+    assert_eq!(admin(&["get", "x", "--admin", "10.0.0.1:9"]), "http://10.0.0.1:9");
+    assert_eq!(admin(&["--admin", "https://gw/", "send", "x", "hello"]), "https://gw");
+}

@@ -1,0 +1,109 @@
+//! What is measured, a file per kind.
+
+pub mod connect;
+pub mod echo;
+pub mod fanout;
+pub mod fuzz;
+pub mod idle;
+pub mod paced;
+pub mod proxy;
+pub mod push;
+pub mod slow;
+pub mod storm;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::lab::Lab;
+use crate::report::Figure;
+
+/// One scenario; `all` is every other one, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Every scenario.
+    All,
+    /// Memory of idle sessions, before and after each has spoken, and after all left.
+    Idle,
+    /// The same over TLS.
+    IdleTls,
+    /// Handshakes, plain and over TLS, beside nchan's.
+    Connect,
+    /// Messages through a route, beside a bare tungstenite echo server.
+    Echo,
+    /// Posts to one session each, beside nchan's.
+    Push,
+    /// Posts to a thousand members, beside nchan's.
+    Fanout,
+    /// Sessions that never read while their group is sent to.
+    SlowReaders,
+    /// Random bytes, half-open peers, abandoned handshakes.
+    Fuzz,
+    /// Everybody drops and comes back at once.
+    ReconnectStorm,
+    /// Messages through an HTTP back-end, beside a bare hyper client.
+    HttpProxy,
+}
+
+impl Scenario {
+    /// Every scenario but `all`.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|one| *one != Self::All)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Idle => idle::PLAIN.name,
+            Self::IdleTls => idle::TLS.name,
+            Self::Connect => connect::NAME,
+            Self::Echo => echo::NAME,
+            Self::Push => push::NAME,
+            Self::Fanout => fanout::NAME,
+            Self::SlowReaders => slow::NAME,
+            Self::Fuzz => fuzz::NAME,
+            Self::ReconnectStorm => storm::NAME,
+            Self::HttpProxy => proxy::NAME,
+        }
+    }
+
+    fn figures(self) -> &'static [Figure] {
+        match self {
+            Self::All => &[],
+            Self::Idle => &idle::PLAIN.figures,
+            Self::IdleTls => &idle::TLS.figures,
+            Self::Connect => &connect::FIGURES,
+            Self::Echo => &echo::FIGURES,
+            Self::Push => &push::FIGURES,
+            Self::Fanout => &fanout::FIGURES,
+            Self::SlowReaders => &slow::FIGURES,
+            Self::Fuzz => &fuzz::FIGURES,
+            Self::ReconnectStorm => &storm::FIGURES,
+            Self::HttpProxy => &proxy::FIGURES,
+        }
+    }
+
+    fn measure(self, lab: &mut Lab) -> Result<()> {
+        match self {
+            Self::All => Ok(()),
+            Self::Idle => idle::run(lab, &idle::PLAIN),
+            Self::IdleTls => idle::run(lab, &idle::TLS),
+            Self::Connect => connect::run(lab),
+            Self::Echo => echo::run(lab),
+            Self::Push => push::run(lab),
+            Self::Fanout => fanout::run(lab),
+            Self::SlowReaders => slow::run(lab),
+            Self::Fuzz => fuzz::run(lab),
+            Self::ReconnectStorm => storm::run(lab),
+            Self::HttpProxy => proxy::run(lab),
+        }
+    }
+
+    /// Runs it. What it promised and could not measure is a missed bar, with the reason.
+    pub fn run(self, lab: &mut Lab) {
+        if self == Self::All {
+            Self::every().for_each(|one| one.run(lab));
+        } else if let Err(error) = self.measure(lab) {
+            lab.report.fail(self.name(), self.figures(), &format!("{error:#}"));
+        }
+    }
+}

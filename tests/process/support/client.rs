@@ -1,0 +1,156 @@
+//! A real WebSocket client, plain or over TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::soon;
+
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+type Socket = WebSocketStream<Box<dyn Transport>>;
+
+/// Why a handshake did not make a session.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The answer's status; 0 when there was none.
+    pub(crate) status: u16,
+    pub(crate) why: String,
+}
+
+/// What a client hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    Text(String),
+    /// A close frame: its code.
+    Close(u16),
+    /// The end of the stream without one.
+    Gone,
+}
+
+pub(crate) struct Client {
+    out: SplitSink<Socket, Message>,
+    back: SplitStream<Socket>,
+    /// The server's certificate, over TLS.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+}
+
+impl Client {
+    /// Connects to `/dev`.
+    pub(crate) async fn connect(to: SocketAddr) -> Self {
+        Self::try_connect(to).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(to: SocketAddr) -> Result<Self, Refused> {
+        let stream = TcpStream::connect(to).await.map_err(|e| Refused { status: 0, why: e.to_string() })?;
+        Self::over(Box::new(stream), to, "ws", None).await
+    }
+
+    /// Connects by `wss`, trusting `roots` alone.
+    pub(crate) async fn secure(to: SocketAddr, roots: &[CertificateDer<'static>]) -> Result<Self, Refused> {
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(root.clone()).unwrap();
+        }
+        let config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let refused = |e: std::io::Error| Refused { status: 0, why: e.to_string() };
+        let stream = TcpStream::connect(to).await.map_err(refused)?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(refused)?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+        Self::over(Box::new(stream), to, "wss", certificate.map(CertificateDer::into_owned)).await
+    }
+
+    async fn over(
+        stream: Box<dyn Transport>,
+        to: SocketAddr,
+        scheme: &str,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Result<Self, Refused> {
+        let url = format!("{scheme}://localhost:{}/dev", to.port());
+        match soon("a handshake", client_async(url, stream)).await {
+            Ok((socket, _)) => {
+                let (out, back) = socket.split();
+                Ok(Self { out, back, certificate })
+            }
+            Err(tungstenite::Error::Http(answer)) => {
+                Err(Refused { status: answer.status().as_u16(), why: format!("{answer:?}") })
+            }
+            Err(error) => Err(Refused { status: 0, why: error.to_string() }),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        soon("sending", self.out.send(Message::text(text))).await.unwrap();
+    }
+
+    pub(crate) async fn next(&mut self) -> Said {
+        soon("the next message", hear(&mut self.back)).await
+    }
+
+    /// Sends and waits for the next message.
+    pub(crate) async fn ask(&mut self, text: &str) -> String {
+        self.send(text).await;
+        match self.next().await {
+            Said::Text(text) => text,
+            said @ (Said::Close(_) | Said::Gone) => panic!("instead of an answer to {text}: {said:?}"),
+        }
+    }
+
+    /// The connection's id.
+    pub(crate) async fn id(&mut self) -> String {
+        self.ask(r#"{"action": "whoami"}"#).await
+    }
+
+    /// Sends `message(0)`, `message(1)`, … until the server closes; everything heard, the close last.
+    pub(crate) async fn chatter(self, mut message: impl FnMut(usize) -> String) -> Vec<Said> {
+        let Self { mut out, mut back, .. } = self;
+        let mut heard = Vec::new();
+        let mut sent = 0;
+        let mut answered = 0;
+        loop {
+            // Eight under way at most: load, not a flood.
+            while sent < answered + 8 && out.send(Message::text(message(sent))).await.is_ok() {
+                sent += 1;
+            }
+            let said = soon("what comes under load", hear(&mut back)).await;
+            let over = !matches!(said, Said::Text(_));
+            answered += usize::from(matches!(&said, Said::Text(text) if !text.starts_with("push")));
+            heard.push(said);
+            if over {
+                return heard;
+            }
+        }
+    }
+
+    /// Hangs up without a word.
+    pub(crate) fn vanish(self) {
+        drop(self);
+    }
+}
+
+async fn hear(back: &mut SplitStream<Socket>) -> Said {
+    loop {
+        match back.next().await {
+            Some(Ok(Message::Text(text))) => return Said::Text(text.as_str().to_owned()),
+            Some(Ok(Message::Close(frame))) => return Said::Close(frame.map_or(1005, |frame| frame.code.into())),
+            Some(Ok(_)) => {}
+            Some(Err(tungstenite::Error::Protocol(error)))
+                if error != tungstenite::error::ProtocolError::ResetWithoutClosingHandshake =>
+            {
+                panic!("the gateway broke the protocol: {error}")
+            }
+            Some(Err(_)) | None => return Said::Gone,
+        }
+    }
+}

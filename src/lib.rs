@@ -54,3 +54,10 @@ pub mod tasks;
 pub mod telemetry;
 pub mod units;
 pub mod upstream;
+
+/// Parsers of foreign bytes that are private otherwise, for fuzz targets alone. Not part of the interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::server::fuzzing::{Opening, opening};
+    pub use crate::session::fuzzing::{Heard, listen};
+}

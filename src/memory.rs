@@ -1,4 +1,4 @@
-//! Memory that the allocator keeps of a larger past, given back to the system. The only module with `unsafe` in it.
+//! Memory that the allocator keeps of a larger past, given back to the system.
 
 /// Gives free pages back to the system, wherever in the heap they lie.
 ///

@@ -45,10 +45,10 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        // The wrappers below each move what they wrap; an exchange's future has kilobytes, a pointer has eight bytes.
+        let future = Box::pin(future);
         let guarded = async move {
-            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
-                report_panic(name, &*panic);
-            }
+            let _reported = guarded_future(name, future).await;
         };
         let task = self.tracker.track_future(guarded.instrument(tracing::debug_span!("task", name)));
         drop(self.runtime.spawn(task));
@@ -64,9 +64,7 @@ impl Tasks {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _tracked = token;
             let _context = runtime.enter();
-            if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(body)) {
-                report_panic(name, &*panic);
-            }
+            let _reported = guarded(name, body);
         })?;
         Ok(())
     }
@@ -88,6 +86,17 @@ impl Default for Tasks {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Runs `body`; a panic in it is logged under `name` and comes back as `None`. For a thread that serves many, none of
+/// whom should pay for what one of them brought about.
+pub fn guarded<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(body)).map_err(|panic| report_panic(name, &*panic)).ok()
+}
+
+/// The same for a future.
+pub async fn guarded_future<F: Future>(name: &str, future: F) -> Option<F::Output> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| report_panic(name, &*panic)).ok()
 }
 
 fn report_panic(name: &str, panic: &(dyn std::any::Any + Send)) {

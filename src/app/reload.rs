@@ -10,6 +10,7 @@ use crate::config;
 use crate::definition::{self, Snapshot};
 use crate::gateway::Gateway;
 use crate::tasks::Tasks;
+use crate::telemetry::labels::Success;
 
 /// How often `dev` looks for changed files: soon enough to feel at once, and a handful of `stat` calls.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
@@ -21,9 +22,11 @@ pub(super) fn definitions(routes: &Path, gateway: &Arc<Gateway>) {
         Ok(snapshot) => {
             let apis = snapshot.apis.len();
             gateway.deploy(snapshot);
-            tracing::info!(apis, "definitions reloaded; no session was dropped");
+            gateway.metrics().reloads.inc(Success::Ok);
+            tracing::info!(apis, "definitions reloaded");
         }
         Err(problems) => {
+            gateway.metrics().reloads.inc(Success::Failed);
             for problem in problems.to_string().lines() {
                 tracing::error!(problem, "a definition is wrong; the old ones stay");
             }

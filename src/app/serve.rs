@@ -26,10 +26,33 @@ use crate::upstream::{self, SetupError};
 
 /// How long the last exchanges and connections may take when everything else is done.
 const LAST_PATIENCE: Duration = Duration::from_secs(30);
-/// Sessions that must have been open before it is worth asking the allocator for their memory: a quarter of a megabyte.
-const WORTH_TRIMMING: usize = 1_024;
-/// How often tables give back memory they no longer need.
-const TIDY_EVERY: Duration = Duration::from_secs(10);
+/// How often the tables and the allocator are asked for memory they no longer need: a handful of loads when there is none.
+const TIDY_EVERY: Duration = Duration::from_millis(500);
+/// Ticks between two looks at the certificate's files.
+const CERTIFICATE_TICKS: u32 = 20;
+/// Sessions that must have come or gone before it is worth asking the allocator for what they left: a megabyte.
+const WORTH_TRIMMING: u64 = 1_024;
+
+/// Decides when the allocator is asked for its spare pages: when many sessions have come or gone and it has become
+/// quiet again. In the middle of a storm the pages would be needed again at once.
+#[derive(Debug, Default)]
+struct Churn {
+    seen: u64,
+    trimmed: u64,
+}
+
+impl Churn {
+    /// Whether to trim, `total` sessions having come or gone since the start.
+    fn is_over(&mut self, total: u64) -> bool {
+        let quiet = total - self.seen <= (total - self.trimmed) / 16;
+        self.seen = total;
+        let over = quiet && total - self.trimmed >= WORTH_TRIMMING;
+        if over {
+            self.trimmed = total;
+        }
+        over
+    }
+}
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +70,23 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The system refuses threads, files or signals.
-    #[error("the system refuses what a gateway needs: {0}")]
+    #[error("the system refuses what a gateway needs")]
     System(#[from] std::io::Error),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {target}")]
+    AccessLog {
+        /// Where its lines should go.
+        target: String,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 impl StartError {
     const fn exit(&self) -> Exit {
         match self {
-            Self::Definitions(_) | Self::Certificate(_) | Self::Upstream(_) => Exit::Bad,
+            Self::Definitions(_) | Self::Certificate(_) | Self::Upstream(_) | Self::AccessLog { .. } => Exit::Bad,
             Self::Bind(_) | Self::System(_) => Exit::Unreachable,
         }
     }
@@ -89,7 +121,7 @@ pub fn serve(mode: Mode, args: ServeArgs) -> Exit {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&StartError::System(error).to_string());
+            complain(&chain(&StartError::System(error)));
             return Exit::Unreachable;
         }
     };
@@ -105,14 +137,14 @@ pub fn serve(mode: Mode, args: ServeArgs) -> Exit {
         match app.run_until_signal(mode).await {
             Ok(()) => Exit::Clean,
             Err(error) => {
-                complain(&StartError::System(error).to_string());
+                complain(&chain(&StartError::System(error)));
                 Exit::Unreachable
             }
         }
     })
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -171,7 +203,8 @@ impl App {
         };
         // The writer outlives everything that has lines to write, so it is waited for by itself and last.
         let scribes = Tasks::new();
-        let access_log = AccessLog::open(&target, &scribes, metrics.access_log_dropped.clone())?;
+        let access_log = AccessLog::open(&target, &scribes, metrics.access_log_dropped.clone())
+            .map_err(|source| StartError::AccessLog { target: format!("{:?}", settings.access_log), source })?;
         let gateway = Gateway::new(Parts {
             hub,
             integrations: Integrations::new(upstream),
@@ -234,20 +267,18 @@ impl App {
         let (gateway, certificates, tasks) = (Arc::clone(&self.gateway), self.certificates.clone(), self.tasks.clone());
         self.tasks.spawn("housekeeping", async move {
             let mut tick = tokio::time::interval(TIDY_EVERY);
-            let mut peak = 0;
+            let (mut churn, mut ticks) = (Churn::default(), 0_u32);
             loop {
                 tokio::select! {
                     _ = tick.tick() => {}
                     () = tasks.token().cancelled() => return,
                 }
                 gateway.hub().tidy();
-                let open = gateway.hub().len();
-                peak = peak.max(open);
-                if peak >= WORTH_TRIMMING && open <= peak / 2 {
+                if churn.is_over(gateway.hub().churn()) {
                     crate::memory::trim();
-                    peak = open;
                 }
-                if let Some(certificates) = &certificates {
+                ticks = ticks.wrapping_add(1);
+                if let (Some(certificates), 0) = (&certificates, ticks % CERTIFICATE_TICKS) {
                     certificates.reload_if_changed();
                 }
             }
@@ -287,7 +318,7 @@ impl App {
             }
         };
         tokio::select! {
-            () = self.shut_down() => {}
+            _left = self.shut_down() => {}
             () = again => tracing::warn!("ended before the drain was over"),
         }
         Ok(())
@@ -303,28 +334,32 @@ impl App {
     }
 
     /// Drains and ends: every session is told, every exchange gets its answer, every `$disconnect` its attempt.
-    pub async fn shut_down(&self) {
+    /// Returns how many exchanges and tasks still ran when patience with them ended.
+    pub async fn shut_down(&self) -> usize {
         let plan = DrainPlan {
             batch: self.settings.drain_batch,
             interval: self.settings.drain_interval,
             grace: self.settings.drain_grace,
         };
+        self.gateway.begin_drain();
+        tokio::time::sleep(self.settings.drain_delay).await;
         self.gateway.drain(plan).await;
-        let left = self.exchanges.drain(LAST_PATIENCE).await;
-        if left > 0 {
-            tracing::warn!(exchanges = left, "exchanges were still running when patience ended");
+        let exchanges = self.exchanges.drain(LAST_PATIENCE).await;
+        if exchanges > 0 {
+            tracing::warn!(exchanges, "exchanges were still running when patience ended");
         }
         self.tasks.token().cancel();
         self.gateway.hub().stop();
         self.gateway.integrations().upstream().close();
-        let left = self.tasks.drain(LAST_PATIENCE).await;
-        if left > 0 {
-            tracing::warn!(tasks = left, "tasks were still running when patience ended");
+        let tasks = self.tasks.drain(LAST_PATIENCE).await;
+        if tasks > 0 {
+            tracing::warn!(tasks, "tasks were still running when patience ended");
         }
         // Stages and gateway hold each other; without stages they let go.
         self.gateway.deploy(Snapshot::default());
         self.access_log.close();
-        self.scribes.drain(LAST_PATIENCE).await;
+        let scribes = self.scribes.drain(LAST_PATIENCE).await;
+        exchanges + tasks + scribes
     }
 }
 
@@ -347,4 +382,18 @@ fn raise_open_files() -> usize {
         }
     }
     limit.current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_asked_back_once_a_storm_is_over() {
+        let mut churn = Churn::default();
+        assert!(!churn.is_over(1_000), "too few");
+        assert!(!churn.is_over(15_000), "still storming");
+        assert!(churn.is_over(15_100));
+        assert!(!churn.is_over(15_100), "once");
+    }
 }

@@ -37,7 +37,9 @@ pub fn check(args: CheckArgs) -> Exit {
                 print(definition::print_routes(&snapshot).trim_end());
             } else {
                 let routes: usize = snapshot.apis.iter().map(|api| api.routes.iter().count()).sum();
-                print(&format!("ok: {} APIs, {routes} message routes", snapshot.apis.len()));
+                let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                let (apis, routes) = (count(snapshot.apis.len(), "API"), count(routes, "message route"));
+                print(&format!("ok: {apis}, {routes}"));
             }
             Exit::Clean
         }
@@ -115,11 +117,9 @@ impl Desk {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         let request = request.body(body).map_err(|error| (Exit::Bad, format!("{}: {error}", self.base)))?;
-        let answer = self
-            .http
-            .call(request, Instant::now() + PATIENCE)
-            .await
-            .map_err(|error| (Exit::Unreachable, format!("no gateway answers at {}: {error}", self.base)))?;
+        let answer = self.http.call(request, Instant::now() + PATIENCE).await.map_err(|error| {
+            (Exit::Unreachable, format!("no gateway answers at {}: {}", self.base, super::serve::chain(&error)))
+        })?;
         let status = answer.status();
         let body = answer.into_body();
         if status.is_success() {
@@ -136,7 +136,7 @@ impl Desk {
 
     async fn list(&self, api: Option<&str>, stage: Option<&str>) -> Result<(), Failed> {
         let mut after = None::<String>;
-        print("CONNECTION        API/STAGE             SOURCE                CONNECTED                 LAST ACTIVE");
+        let mut is_first = true;
         loop {
             let path = after.map_or_else(
                 || "/connections".to_owned(),
@@ -145,6 +145,12 @@ impl Desk {
             let page = self.call(Method::GET, &path, Bytes::new()).await?;
             let page: Value = serde_json::from_slice(&page)
                 .map_err(|error| (Exit::Unreachable, format!("{} is no gateway: {error}", self.base)))?;
+            if is_first {
+                print(
+                    "CONNECTION        API/STAGE             SOURCE                CONNECTED                 LAST ACTIVE",
+                );
+            }
+            is_first = false;
             let text = |row: &Value, name: &str| row.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
             for row in page.get("connections").and_then(Value::as_array).into_iter().flatten() {
                 let (row_api, row_stage) = (text(row, "apiId"), text(row, "stage"));

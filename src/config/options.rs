@@ -71,7 +71,7 @@ options! {
     /// Least important lines of the log that are written. Default `info`.
     #[arg(long, env = "CAUSEWAY_LOG_LEVEL", value_enum, value_name = "LEVEL")]
     log_level: LogLevel,
-    /// Where access-log lines go: `-` for standard output, `off`, or a file. Default `-`.
+    /// Where access-log lines go: `-` for standard output, `off`, or a file, opened again on SIGHUP. Default `-`.
     #[arg(long, env = "CAUSEWAY_ACCESS_LOG", value_name = "WHERE")]
     #[schemars(length(min = 1))]
     access_log: String,
@@ -91,6 +91,9 @@ options! {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     #[schemars(range(min = 1, max = 10_000_000))]
     drain_batch: u32,
+    /// Time between *not ready* and the first session told to go, for load balancers to notice. Default `0s`.
+    #[arg(long, env = "CAUSEWAY_DRAIN_DELAY", value_name = "DURATION")]
+    drain_delay: Period,
     /// Pause between two such batches, so that clients come back spread out. Default `1s`.
     #[arg(long, env = "CAUSEWAY_DRAIN_INTERVAL", value_name = "DURATION")]
     drain_interval: Period,
@@ -104,7 +107,8 @@ options! {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     #[schemars(range(min = 1, max = 16_777_216))]
     max_sessions_per_address: u32,
-    /// Most handshakes in progress; beyond, a new one is answered 503. Default 4096.
+    /// Most connections that are no sessions: handshakes in progress, callbacks, kept-alive HTTP; beyond, a new one is
+    /// answered 503. Default 4096.
     #[arg(long, env = "CAUSEWAY_MAX_HANDSHAKES", value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -123,12 +127,12 @@ options! {
     #[arg(value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     #[schemars(range(min = 16, max = 1_000_000))]
     reserved_files: u32,
-    /// Most calls to one back-end at once; beyond, a call fails at once. Default 512.
+    /// Most calls to one back-end at once; beyond, a call waits up to a second for its turn, then fails. Default 512.
     #[arg(long, env = "CAUSEWAY_MAX_CONCURRENCY_PER_UPSTREAM", value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     #[schemars(range(min = 1, max = 1_000_000))]
     max_concurrency_per_upstream: u32,
-    /// Certificates that back-ends are trusted by, PEM, instead of the system's.
+    /// Certificates that back-ends are trusted by, PEM, besides the system's.
     #[arg(long, env = "CAUSEWAY_UPSTREAM_CA", value_name = "FILE")]
     #[schemars(with = "Option<String>")]
     upstream_ca: PathBuf,

@@ -78,6 +78,8 @@ pub struct Settings {
     pub drain_grace: Duration,
     /// Sessions that a drain closes at once.
     pub drain_batch: usize,
+    /// Time between *not ready* and the first batch.
+    pub drain_delay: Duration,
     /// Pause between two batches.
     pub drain_interval: Duration,
     /// Most sessions.
@@ -96,7 +98,7 @@ pub struct Settings {
     pub reserved_files: usize,
     /// Most calls to one back-end at once.
     pub max_concurrency_per_upstream: usize,
-    /// Certificates that back-ends are trusted by, PEM, instead of the system's.
+    /// Certificates that back-ends are trusted by, PEM, besides the system's.
     pub upstream_ca: Option<PathBuf>,
 }
 
@@ -253,6 +255,7 @@ impl Check {
             workers: count(options.workers, cores),
             drain_grace: seconds(options.drain_grace, 30),
             drain_batch: count(options.drain_batch, 10_000),
+            drain_delay: seconds(options.drain_delay, 0),
             drain_interval: seconds(options.drain_interval, 1),
             max_sessions,
             max_sessions_per_address: count(options.max_sessions_per_address, max_sessions),

@@ -1,3 +1,5 @@
+//! Layers of settings, what is wrong with them, and states a gateway refuses.
+
 use std::io::Write as _;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Definitions as files: the shipped ones, references, the schema, the route table.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Documents with mistakes: every one is told, at its place.
+
 use std::fmt::Write as _;
 
 use schemars::JsonSchema;

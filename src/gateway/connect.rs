@@ -15,6 +15,7 @@ use crate::ids::{ConnectionId, RequestId};
 use crate::integration::{Outcome, mock};
 use crate::message::Message;
 use crate::session::{PushError, Socket};
+use crate::telemetry::labels::ConnectResult;
 
 /// A handshake whose form has been checked.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ pub struct Accepted {
 impl Drop for Accepted {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
+            connection.gateway().metrics.connects.inc(ConnectResult::Abandoned);
             disconnect::finish(&connection, &CloseReason::ClientVanished);
         }
     }
@@ -133,6 +135,10 @@ impl Gateway {
     pub fn open(&self, mut accepted: Accepted, socket: Socket, head: Vec<u8>) -> Result<(), PushError> {
         let Some(connection) = accepted.connection.take() else { return Err(PushError::Gone) };
         let session = self.cluster.hub.open(connection, socket, head)?;
+        // The reload that took its stage away has closed the sessions before this one was among them.
+        if session.stage().is_removed() {
+            session.close(&CloseReason::StageRemoved);
+        }
         // A drain that began meanwhile has listed the sessions before this one was among them.
         if self.is_draining() {
             self.cluster.hub.drain(&[session], drain_grace());
@@ -141,7 +147,7 @@ impl Gateway {
     }
 
     fn take_place(self: &Arc<Self>, address: IpAddr) -> Result<Place, Fault> {
-        if self.is_draining() || self.cluster.hub.len() >= self.max_sessions || !self.addresses.enter(address) {
+        if self.is_draining() || !self.addresses.enter(address) {
             return Err(Fault::Unavailable);
         }
         Ok(Place { gateway: Some(Arc::clone(self)), address })

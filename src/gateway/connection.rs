@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::message::Exchange;
 use super::{Gateway, LiveStage, disconnect, message};
-use crate::cluster::{GroupName, MAX_GROUPS_OF_A_CONNECTION};
+use crate::cluster::{GroupName, Groups, MAX_GROUPS_OF_A_CONNECTION};
 use crate::context::ConnectionContext;
 use crate::fault::CloseReason;
 use crate::ids::ConnectionId;
@@ -24,7 +24,8 @@ const SERIAL_BYTES: usize = 256 * 1024;
 pub struct Connection {
     pub(super) context: ConnectionContext,
     pub(super) live: Arc<LiveStage>,
-    /// What only some connections have. The lock is held for moments and nothing else is locked under it.
+    /// What only some connections have. The lock is held for moments; the groups' and the slot's own may be taken under
+    /// it, never the other way round.
     extras: Mutex<Option<Box<Extras>>>,
 }
 
@@ -49,9 +50,11 @@ impl fmt::Debug for Connection {
 /// Whether a connection may join one more group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joined {
-    New,
+    Now,
     Already,
     TooMany,
+    /// The session has ended.
+    Gone,
 }
 
 impl Connection {
@@ -79,9 +82,14 @@ impl Connection {
         &self.live
     }
 
-    /// Notes a membership, so that it ends with the connection.
-    pub(super) fn note_join(&self, group: &GroupName) -> Joined {
-        let mut extras = self.extras.lock();
+    /// Makes the session a member. What is noted here and what the groups know change under one lock: a membership that
+    /// was not noted would outlive its connection.
+    pub(super) fn join(session: &Session<Self>, groups: &Groups<Self>, group: &GroupName) -> Joined {
+        let mut extras = session.extras.lock();
+        // Its end takes the groups it finds under this lock, after it has left *open*.
+        if !session.is_open() {
+            return Joined::Gone;
+        }
         let extras = extras.get_or_insert_default();
         if extras.groups.contains(group) {
             return Joined::Already;
@@ -90,17 +98,22 @@ impl Connection {
             return Joined::TooMany;
         }
         extras.groups.insert(group.clone());
-        Joined::New
+        groups.join(group, session);
+        Joined::Now
     }
 
-    pub(super) fn note_leave(&self, group: &GroupName) {
+    /// Ends a membership; `false` when there was none.
+    pub(super) fn leave(&self, groups: &Groups<Self>, group: &GroupName) -> bool {
         let mut extras = self.extras.lock();
-        if let Some(some) = extras.as_mut() {
-            some.groups.remove(group);
-            if some.is_idle() {
-                *extras = None;
-            }
+        let Some(some) = extras.as_mut() else { return false };
+        let was = some.groups.remove(group);
+        if was {
+            groups.leave(group, &self.context.id);
         }
+        if some.is_idle() {
+            *extras = None;
+        }
+        was
     }
 
     pub(super) fn take_groups(&self) -> HashSet<GroupName> {
@@ -108,9 +121,13 @@ impl Connection {
     }
 
     /// Enters the serial queue: gives the exchange back when nothing runs and it may start now. A queue that is full
-    /// holds its session, under the queue's lock, so that no release can slip in between.
+    /// holds its session, under the queue's lock, so that no release can slip in between. A session that ended meanwhile
+    /// takes nothing more: its `$disconnect` is the last.
     pub(super) fn queue_serial(session: &Session<Self>, exchange: Exchange) -> Option<Exchange> {
         let mut extras = session.extras.lock();
+        if !session.is_open() {
+            return None;
+        }
         let extras = extras.get_or_insert_default();
         if !extras.running {
             extras.running = true;

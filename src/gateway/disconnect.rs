@@ -89,13 +89,6 @@ impl Owned {
             Ok(outcome) => Finished::outcome(integration, &outcome),
             Err(error) => {
                 let chain = rescue::chain(&error);
-                tracing::warn!(
-                    connection.id = %self.context.id,
-                    api = %self.live.api,
-                    stage = %self.live.name,
-                    error = chain,
-                    "a $disconnect call failed; it is not repeated"
-                );
                 let fault: Fault = rescue::integration(&error);
                 Finished { error: Some(chain), ..Finished::fault(fault) }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -182,44 +182,64 @@ impl<T: Hash + Eq> Interner<T> {
     }
 }
 
-/// How many sessions each client address has here.
+/// The places sessions take, handshakes that may become some included: on the node, and of each client address.
 #[derive(Debug)]
 pub(super) struct Addresses {
     limit: usize,
-    counts: Mutex<HashMap<IpAddr, u32>>,
+    limit_each: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    of: HashMap<IpAddr, u32>,
 }
 
 impl Addresses {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, counts: Mutex::default() }
+    /// Room for `limit` sessions, `limit_each` of them from one address.
+    pub(super) fn new(limit: usize, limit_each: usize) -> Self {
+        Self { limit, limit_each, taken: Mutex::default() }
     }
 
-    /// Counts one more session, unless the address has its share.
+    /// Takes one more place, unless the node is full or the address has its share.
     pub(super) fn enter(&self, address: IpAddr) -> bool {
-        let mut counts = self.counts.lock();
-        let count = counts.entry(address).or_default();
-        if *count as usize >= self.limit {
+        let address = client(address);
+        let mut taken = self.taken.lock();
+        let count = taken.of.get(&address).copied().unwrap_or_default();
+        if taken.all >= self.limit || count as usize >= self.limit_each {
             return false;
         }
-        *count += 1;
+        taken.all += 1;
+        taken.of.insert(address, count + 1);
         true
     }
 
     pub(super) fn leave(&self, address: IpAddr) {
-        let mut counts = self.counts.lock();
-        if let Some(count) = counts.get_mut(&address) {
+        let address = client(address);
+        let mut taken = self.taken.lock();
+        if let Some(count) = taken.of.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&address);
+                taken.of.remove(&address);
             }
+            taken.all -= 1;
         }
-        if counts.capacity() > 1_024 && counts.len() < counts.capacity() / 8 {
-            counts.shrink_to_fit();
+        if taken.of.capacity() > 1_024 && taken.of.len() < taken.of.capacity() / 8 {
+            taken.of.shrink_to_fit();
         }
     }
 
     pub(super) fn count(&self, address: IpAddr) -> usize {
-        self.counts.lock().get(&address).map_or(0, |n| *n as usize)
+        self.taken.lock().of.get(&client(address)).map_or(0, |n| *n as usize)
+    }
+}
+
+/// Who an address stands for. One client of IPv6 usually has 2^64 of them, so they share by network (RFC 6177).
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
     }
 }
 
@@ -241,11 +261,44 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_no_more() {
-        let addresses = Addresses::new(2);
+        let addresses = Addresses::new(9, 2);
         let (me, you) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         assert!(addresses.enter(me) && addresses.enter(me) && !addresses.enter(me) && addresses.enter(you));
         addresses.leave(me);
         assert!(addresses.enter(me));
         assert_eq!(addresses.count(me), 2);
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_share() {
+        let addresses = Addresses::new(9, 2);
+        let of = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(addresses.enter(of("2001:db8:1:2::1")) && addresses.enter(of("2001:db8:1:2:ffff::9")));
+        assert!(!addresses.enter(of("2001:db8:1:2::3")), "the third of one network");
+        assert!(addresses.enter(of("2001:db8:1:3::1")), "another network");
+        assert!(addresses.enter(of("::ffff:192.0.2.1")));
+        assert_eq!(addresses.count(of("192.0.2.1")), 1);
+        for text in ["2001:db8:1:2::7", "2001:db8:1:2::8", "2001:db8:1:3::1", "192.0.2.1"] {
+            addresses.leave(of(text));
+        }
+        assert!(addresses.taken.lock().of.is_empty());
+    }
+
+    #[test]
+    fn the_node_takes_so_many_and_no_more() {
+        let addresses = Addresses::new(2, 9);
+        let of = |n: u8| IpAddr::from([192, 0, 2, n]);
+        assert!(addresses.enter(of(1)) && addresses.enter(of(2)) && !addresses.enter(of(3)));
+        addresses.leave(of(3));
+        assert!(!addresses.enter(of(3)), "who was not let in gives nothing back");
+        addresses.leave(of(1));
+        assert!(addresses.enter(of(3)));
+    }
+
+    #[test]
+    fn a_share_of_nothing_leaves_nothing_behind() {
+        let addresses = Addresses::new(9, 0);
+        assert!(!addresses.enter(IpAddr::from([127, 0, 0, 1])));
+        assert!(addresses.taken.lock().of.is_empty());
     }
 }

@@ -18,6 +18,7 @@ use crate::ids::{MessageId, RequestId};
 use crate::integration::{InvokeError, Outcome, mock};
 use crate::message::{Kind, Message};
 use crate::session::{ExchangePermit, Outgoing, Session, Turn};
+use crate::tasks::guarded_future;
 
 /// One message on its way to its integration, when that outlives the turn.
 pub(super) struct Exchange {
@@ -88,7 +89,7 @@ pub(super) fn arrived(session: &Session<Connection>, message: Message, turn: &mu
     }
     let done = match integration {
         Integration::Mock(mock) => came_to(integration, mock::invoke(mock, &ctx, &message)),
-        Integration::Group(group) => match group_now(session, group, &message) {
+        Integration::Group(group) => match group_now(session, group, &message, Some(turn)) {
             Some(done) => done,
             None => return gateway.tasks.spawn("message", run(later(message))),
         },
@@ -127,8 +128,14 @@ fn settle(mut finished: Finished, route: &Route, message: &Message, max_message_
     Finished { received: message.len(), ..finished }
 }
 
+/// Runs an exchange. A panic in it is one client's error, not the end of those that wait behind it.
 async fn run(exchange: Exchange) {
-    serve(&exchange).await;
+    if guarded_future("message", serve(&exchange)).await.is_none() {
+        let session = exchange.permit.session();
+        let text = Fault::Internal.object(&session.context.id, &exchange.ids.request);
+        let max_frame = exchange.deployed.policy.limits.max_frame_bytes;
+        let _gone = session.answer(&Outgoing::lossy_text(Bytes::from(text), max_frame));
+    }
 }
 
 /// Runs a connection's messages on serial routes one after the other, then the `$disconnect` that waited for them.
@@ -136,8 +143,7 @@ async fn run_serial(first: Exchange) {
     let session = first.permit.session().clone();
     let mut exchange = first;
     loop {
-        serve(&exchange).await;
-        drop(exchange);
+        run(exchange).await;
         exchange = match Connection::next_serial(&session) {
             Ok(next) => next,
             Err(Some(reason)) => return disconnect::finish(&session, &reason),
@@ -164,7 +170,7 @@ async fn serve(exchange: &Exchange) {
         Some(integration @ Integration::Mock(mock)) => {
             came_to(integration, mock::invoke(mock, &ctx, &exchange.message))
         }
-        Some(Integration::Group(group)) => match group_now(session, group, &exchange.message) {
+        Some(Integration::Group(group)) => match group_now(session, group, &exchange.message, None) {
             Some(done) => done,
             None => group_send(session, group, &exchange.message).await,
         },
@@ -189,7 +195,13 @@ fn group_name(session: &Session<Connection>, group: &Group, message: &Message) -
 }
 
 /// The part of a group integration that waits for nobody; `None` when a send has too many members for a turn.
-fn group_now(session: &Session<Connection>, group: &Group, message: &Message) -> Option<Finished> {
+/// With a `turn`, the session's own copy of a message stays behind what the turn has answered before.
+fn group_now(
+    session: &Session<Connection>,
+    group: &Group,
+    message: &Message,
+    mut turn: Option<&mut Turn<'_>>,
+) -> Option<Finished> {
     let Some(name) = group_name(session, group, message) else { return Some(Finished::fault(Fault::InvalidGroup)) };
     let groups = &session.gateway().cluster.groups;
     match group.action {
@@ -198,8 +210,7 @@ fn group_now(session: &Session<Connection>, group: &Group, message: &Message) ->
             Err(fault) => Finished::fault(fault),
         }),
         GroupAction::Leave => {
-            session.note_leave(&name);
-            let left = groups.leave(&name, session.id());
+            let left = session.leave(groups, &name);
             Some(answered(format!(r#"{{"left":{left}}}"#)))
         }
         GroupAction::Send => {
@@ -209,8 +220,16 @@ fn group_now(session: &Session<Connection>, group: &Group, message: &Message) ->
             }
             let outgoing = group_message(session, group, message);
             let mut result = Delivered::default();
-            for member in members.iter().filter(|m| !group.exclude_sender || m.id() != session.id()) {
-                result.count(member.push(&outgoing));
+            for member in members.iter() {
+                match &mut turn {
+                    _ if member.id() != session.id() => result.count(member.push(&outgoing)),
+                    _ if group.exclude_sender => {}
+                    None => result.count(member.push(&outgoing)),
+                    Some(turn) => {
+                        turn.push(&outgoing);
+                        result.count(Ok(()));
+                    }
+                }
             }
             Some(sent(session, result))
         }
@@ -245,17 +264,9 @@ fn group_message(session: &Session<Connection>, group: &Group, message: &Message
 
 /// Makes a session a member of a group for as long as it lives.
 pub(super) fn join(session: &Session<Connection>, name: &GroupName) -> Result<(), Fault> {
-    match session.note_join(name) {
-        Joined::Already => return Ok(()),
-        Joined::TooMany => return Err(Fault::TooManyGroups),
-        Joined::New => {}
+    match Connection::join(session, &session.gateway().cluster.groups, name) {
+        Joined::Now | Joined::Already => Ok(()),
+        Joined::TooMany => Err(Fault::TooManyGroups),
+        Joined::Gone => Err(Fault::Gone),
     }
-    let groups = &session.gateway().cluster.groups;
-    groups.join(name, session);
-    // Its end takes it out of the groups it has noted; an end that came before the line above missed this one.
-    if !session.is_open() {
-        groups.leave(name, session.id());
-        return Err(Fault::Gone);
-    }
-    Ok(())
 }

@@ -21,10 +21,12 @@ mod push;
 mod record;
 mod rescue;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
@@ -34,7 +36,7 @@ pub use connection::Connection;
 pub use drain::DrainPlan;
 pub use live::{Deployed, LiveStage};
 pub use push::{Described, Pushed};
-pub use resolve::{Resolved, Resolver, is_loopback_name};
+pub use resolve::{Resolved, Resolver, is_address, is_loopback_name};
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -87,11 +89,12 @@ pub struct Gateway {
     profiles: live::Interner<Profile>,
     addresses: live::Addresses,
     slots: AtomicU32,
-    max_sessions: usize,
     draining: AtomicBool,
     /// Handshakes between the gateway's first look at them and their session.
     connecting: Arc<()>,
     disconnects: Arc<Semaphore>,
+    /// The second of the last logged integration failure, and how many were not logged since: 44 and 20 bits.
+    complained: AtomicU64,
 }
 
 impl Gateway {
@@ -107,12 +110,12 @@ impl Gateway {
             tasks: parts.tasks,
             clock: parts.clock,
             profiles: live::Interner::default(),
-            addresses: live::Addresses::new(parts.max_sessions_per_address),
+            addresses: live::Addresses::new(parts.max_sessions, parts.max_sessions_per_address),
             slots: AtomicU32::new(0),
-            max_sessions: parts.max_sessions,
             draining: AtomicBool::new(false),
             connecting: Arc::new(()),
             disconnects: Arc::new(Semaphore::new(DISCONNECTS_AT_ONCE)),
+            complained: AtomicU64::new(0),
         })
     }
 
@@ -155,6 +158,7 @@ impl Gateway {
         let stats = self.cluster.hub.stats();
         self.metrics.sessions_open.set(i64::try_from(stats.open).unwrap_or(i64::MAX));
         self.metrics.outbox_bytes.set(i64::try_from(stats.budget_used).unwrap_or(i64::MAX));
+        self.metrics.handshakes_in_progress.set(i64::try_from(self.handshakes()).unwrap_or(i64::MAX));
         self.metrics.exchanges_in_flight.set(i64::try_from(self.tasks.running()).unwrap_or(i64::MAX));
         self.metrics.render()
     }

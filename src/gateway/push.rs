@@ -12,10 +12,10 @@ use super::{Connection, Gateway, LiveStage, rescue};
 use crate::clock::EpochMillis;
 use crate::cluster::{Delivered, GroupName, fan_out};
 use crate::fault::{CloseReason, Fault};
-use crate::ids::{ConnectionId, IdError};
+use crate::ids::{ConnectionId, IdError, RequestId};
 use crate::message::Kind;
 use crate::session::{Outgoing, Session};
-use crate::telemetry::labels::GroupResult;
+use crate::telemetry::labels::{GroupResult, SentKind};
 
 /// A message for a client, as a back-end posted it.
 #[derive(Debug, Clone)]
@@ -47,27 +47,27 @@ impl Gateway {
     /// # Errors
     /// In this order: [`Fault::PayloadTooLarge`], [`Fault::InvalidConnectionId`], [`Fault::Gone`] when it is proven gone,
     /// [`Fault::LimitExceeded`] when the client does not read (specification 6.4.5).
-    pub fn push(&self, stage: &LiveStage, id: &str, pushed: Pushed) -> Result<(), Fault> {
+    pub fn push(&self, stage: &LiveStage, id: &str, pushed: Pushed, request: RequestId) -> Result<(), Fault> {
+        let bytes = pushed.body.len();
         let outcome = outgoing(stage, pushed).and_then(|outgoing| {
             let id = parse(id)?;
             Ok((id, self.find(stage, &id).and_then(|session| session.push(&outgoing).map_err(rescue::push))))
         });
-        self.recorded(stage, "POST", 200, outcome)
+        self.recorded(stage, CallbackRecord::new("POST /@connections/{connectionId}", 200, request).of(bytes), outcome)
     }
 
     /// Records a callback, whether it came as far as an id or not.
     fn recorded<T>(
         &self,
         stage: &LiveStage,
-        method: &'static str,
-        status: u16,
+        record: CallbackRecord,
         outcome: Result<(ConnectionId, Result<T, Fault>), Fault>,
     ) -> Result<T, Fault> {
         let (id, outcome) = match outcome {
             Ok((id, outcome)) => (Some(id), outcome),
             Err(fault) => (None, Err(fault)),
         };
-        self.record_callback(stage, &CallbackRecord { method, id, outcome: outcome.as_ref().err(), status });
+        self.record_callback(stage, &record.about(id), outcome.as_ref().err());
         outcome
     }
 
@@ -75,9 +75,9 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Fault::InvalidConnectionId`], [`Fault::Gone`].
-    pub fn describe(&self, stage: &LiveStage, id: &str) -> Result<Described, Fault> {
+    pub fn describe(&self, stage: &LiveStage, id: &str, request: RequestId) -> Result<Described, Fault> {
         let outcome = parse(id).map(|id| (id, self.find(stage, &id).map(|session| self.tell(&session))));
-        self.recorded(stage, "GET", 200, outcome)
+        self.recorded(stage, CallbackRecord::new("GET /@connections/{connectionId}", 200, request), outcome)
     }
 
     fn tell(&self, session: &Session<Connection>) -> Described {
@@ -95,33 +95,53 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Fault::InvalidConnectionId`], [`Fault::Gone`].
-    pub fn close(&self, stage: &LiveStage, id: &str) -> Result<(), Fault> {
+    pub fn close(&self, stage: &LiveStage, id: &str, request: RequestId) -> Result<(), Fault> {
         let close = |session: Session<Connection>| {
             if session.close(&CloseReason::ClosedByApi) { Ok(()) } else { Err(Fault::Gone) }
         };
         let outcome = parse(id).map(|id| (id, self.find(stage, &id).and_then(close)));
-        self.recorded(stage, "DELETE", 204, outcome)
+        self.recorded(stage, CallbackRecord::new("DELETE /@connections/{connectionId}", 204, request), outcome)
     }
 
     /// Sends a message to a group's members.
     ///
     /// # Errors
     /// [`Fault::PayloadTooLarge`], [`Fault::InvalidGroup`].
-    pub async fn send_to_group(&self, stage: &LiveStage, group: &str, pushed: Pushed) -> Result<Delivered, Fault> {
-        let outgoing = outgoing(stage, pushed)?;
-        let members = self.cluster.groups.members(&group_name(stage, group)?);
-        Ok(self.fan_out(&members, &outgoing).await)
+    pub async fn send_to_group(
+        &self,
+        stage: &LiveStage,
+        group: &str,
+        pushed: Pushed,
+        request: RequestId,
+    ) -> Result<Delivered, Fault> {
+        let bytes = pushed.body.len();
+        let ready = outgoing(stage, pushed).and_then(|outgoing| Ok((outgoing, group_name(stage, group)?)));
+        let outcome = match ready {
+            Ok((outgoing, name)) => Ok(self.fan_out(&self.cluster.groups.members(&name), &outgoing).await),
+            Err(fault) => Err(fault),
+        };
+        let record = CallbackRecord::new("POST /@groups/{group}", 200, request).of(bytes);
+        self.record_callback(stage, &record, outcome.as_ref().err());
+        outcome
     }
 
     /// Sends a message to every connection of the stage's API.
     ///
     /// # Errors
     /// [`Fault::PayloadTooLarge`].
-    pub async fn send_to_all(&self, stage: &LiveStage, pushed: Pushed) -> Result<Delivered, Fault> {
-        let outgoing = outgoing(stage, pushed)?;
-        let mut sessions = self.cluster.hub.all();
-        sessions.retain(|session| session.stage().api == stage.api);
-        Ok(self.fan_out(&sessions, &outgoing).await)
+    pub async fn send_to_all(&self, stage: &LiveStage, pushed: Pushed, request: RequestId) -> Result<Delivered, Fault> {
+        let bytes = pushed.body.len();
+        let outcome = match outgoing(stage, pushed) {
+            Ok(outgoing) => {
+                let mut sessions = self.cluster.hub.all();
+                sessions.retain(|session| session.stage().api == stage.api);
+                Ok(self.fan_out(&sessions, &outgoing).await)
+            }
+            Err(fault) => Err(fault),
+        };
+        let record = CallbackRecord::new("POST /@all", 200, request).of(bytes);
+        self.record_callback(stage, &record, outcome.as_ref().err());
+        outcome
     }
 
     async fn fan_out(&self, sessions: &[Session<Connection>], outgoing: &Outgoing) -> Delivered {
@@ -146,8 +166,7 @@ impl Gateway {
     pub fn remove_from_group(&self, stage: &LiveStage, group: &str, id: &str) -> Result<(), Fault> {
         let name = group_name(stage, group)?;
         let session = self.find(stage, &parse(id)?)?;
-        session.note_leave(&name);
-        self.cluster.groups.leave(&name, session.id());
+        session.leave(&self.cluster.groups, &name);
         Ok(())
     }
 
@@ -178,6 +197,8 @@ impl Gateway {
         deliveries.add(GroupResult::Delivered, result.delivered as u64);
         deliveries.add(GroupResult::Dropped, result.dropped as u64);
         deliveries.add(GroupResult::Gone, result.gone as u64);
+        self.metrics.messages_sent.add(SentKind::Group, result.delivered as u64);
+        self.metrics.outbox_dropped.inc_by(result.dropped as u64);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an exchange leaves behind: counters and one access-log line.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,18 +78,43 @@ impl Finished {
 
 /// A call of the callback API, for its record.
 #[derive(Debug)]
-pub(super) struct CallbackRecord<'a> {
-    pub(super) method: &'static str,
-    pub(super) id: Option<ConnectionId>,
-    pub(super) outcome: Option<&'a Fault>,
+pub(super) struct CallbackRecord {
+    /// `$context.routeKey`, placeholders in it as the service writes them (specification 11.5.6).
+    route_key: &'static str,
     /// The status when it went well.
-    pub(super) status: u16,
+    status: u16,
+    request: RequestId,
+    id: Option<ConnectionId>,
+    bytes: usize,
+}
+
+impl CallbackRecord {
+    pub(super) const fn new(route_key: &'static str, status: u16, request: RequestId) -> Self {
+        Self { route_key, status, request, id: None, bytes: 0 }
+    }
+
+    /// About a connection, if it came as far as to name one.
+    pub(super) const fn about(self, id: Option<ConnectionId>) -> Self {
+        Self { id, ..self }
+    }
+
+    /// With a body of so many bytes.
+    pub(super) const fn of(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    fn is_push(&self) -> bool {
+        self.route_key.starts_with("POST /@connections")
+    }
 }
 
 impl Gateway {
     /// Counts a finished exchange and writes its line.
     pub(super) fn record(&self, live: &LiveStage, deployed: &Deployed, ctx: &RequestContext<'_>, finished: &Finished) {
         self.count(&live.metrics, ctx, finished);
+        if let Some(error) = &finished.error {
+            self.complain(ctx, error);
+        }
         if !self.access_log.is_on() {
             return;
         }
@@ -184,42 +210,72 @@ impl Gateway {
     }
 
     /// Counts a callback and writes its line.
-    pub(super) fn record_callback(&self, live: &LiveStage, record: &CallbackRecord<'_>) {
-        let status = record.outcome.map_or(record.status, |fault| fault.row().status);
-        if let Some(fault) = record.outcome {
+    pub(super) fn record_callback(&self, live: &LiveStage, record: &CallbackRecord, fault: Option<&Fault>) {
+        let status = fault.map_or(record.status, |fault| fault.row().status);
+        if let Some(fault) = fault {
             self.metrics.fault(fault);
         }
-        if record.method == "POST" {
-            let result = match record.outcome {
-                None => PushResult::Delivered,
-                Some(Fault::Gone) => PushResult::Gone,
-                Some(Fault::LimitExceeded) => PushResult::Full,
-                Some(Fault::Unavailable) => PushResult::Unavailable,
-                Some(_) => PushResult::Refused,
-            };
-            self.metrics.pushes.inc(result);
-            if record.outcome.is_none() {
-                self.metrics.messages_sent.inc(SentKind::Push);
-                live.metrics.messages.inc();
-            }
+        if record.is_push() {
+            self.count_push(live, record, fault);
         }
         // No line for a body beyond the limit (specification 11.5.5).
-        if !self.access_log.is_on() || record.outcome == Some(&Fault::PayloadTooLarge) {
+        if !self.access_log.is_on() || fault == Some(&Fault::PayloadTooLarge) {
             return;
         }
         let deployed = live.load();
         let (api, stage) = (live.api.as_str(), live.name.as_str());
-        let mut entry = Entry::new("CONNECTION_API", api, stage, RequestId::random(), self.clock.now());
-        entry.route_key = Some(match record.method {
-            "POST" => "POST /@connections/{connectionId}",
-            "GET" => "GET /@connections/{connectionId}",
-            _ => "DELETE /@connections/{connectionId}",
-        });
+        let mut entry = Entry::new("CONNECTION_API", api, stage, record.request, self.clock.now());
+        entry.route_key = Some(record.route_key);
         entry.connection_id = record.id;
         entry.status = Some(status);
-        let row = record.outcome.map(Fault::row);
+        let row = fault.map(Fault::row);
         entry.error = row.as_ref().map(|row| ErrorFields { message: &row.message, response_type: row.response_type });
         self.access_log.append(|line| deployed.log_format.render(line, &entry));
+    }
+
+    fn count_push(&self, live: &LiveStage, record: &CallbackRecord, fault: Option<&Fault>) {
+        let result = match fault {
+            None => PushResult::Delivered,
+            Some(Fault::Gone) => PushResult::Gone,
+            Some(Fault::LimitExceeded) => PushResult::Full,
+            Some(Fault::Unavailable) => PushResult::Unavailable,
+            Some(_) => PushResult::Refused,
+        };
+        self.metrics.pushes.inc(result);
+        match result {
+            PushResult::Delivered => {
+                self.metrics.messages_sent.inc(SentKind::Push);
+                self.metrics.sent_bytes.inc_by(record.bytes as u64);
+                live.metrics.messages.inc();
+            }
+            PushResult::Full => {
+                self.metrics.outbox_dropped.inc();
+            }
+            PushResult::Gone | PushResult::Refused | PushResult::Unavailable => {}
+        }
+    }
+
+    /// Says in the log why a back-end failed: the client gets only its wording. A back-end that is down fails every
+    /// call, so a second has one line, with the count of those it stands for.
+    fn complain(&self, ctx: &RequestContext<'_>, error: &str) {
+        let second = ctx.time.0 / 1_000;
+        let unsaid = self.complained.fetch_update(Relaxed, Relaxed, |packed| {
+            let (said, unsaid) = (packed >> 20, packed & 0xf_ffff);
+            Some(if said == second { said << 20 | (unsaid + 1).min(0xf_ffff) } else { second << 20 })
+        });
+        let packed = unsaid.unwrap_or_default();
+        if packed >> 20 != second {
+            tracing::warn!(
+                api = %ctx.connection.profile.api,
+                stage = %ctx.connection.profile.stage,
+                route.key = ctx.route_key,
+                request.id = %ctx.request_id,
+                connection.id = %ctx.connection.id,
+                error,
+                unsaid = packed & 0xf_ffff,
+                "an integration failed"
+            );
+        }
     }
 }
 

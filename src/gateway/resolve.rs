@@ -44,6 +44,12 @@ pub fn is_loopback_name(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether a `Host` header is an address, which nobody can make a browser take for a name of theirs.
+pub fn is_address(host: &str) -> bool {
+    let name = host_name(host);
+    name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+}
+
 fn split(path: &str) -> (&str, &str) {
     let path = path.strip_prefix('/').unwrap_or(path);
     path.split_once('/').unwrap_or((path, ""))
@@ -151,6 +157,12 @@ mod tests {
         for name in ["localhost.evil.example", "evil.example", "127.0.0.1.evil.example", "10.0.0.1", ""] {
             assert!(!is_loopback_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn addresses_are_not_names() {
+        assert!(is_address("192.0.2.1") && is_address("192.0.2.1:80") && is_address("[2001:db8::1]:80"));
+        assert!(!is_address("localhost") && !is_address("192.0.2.1.evil.example") && !is_address(""));
     }
 
     #[test]

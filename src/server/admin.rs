@@ -8,7 +8,8 @@
 //! | `GET /connections?limit=N&after=ID` | connections of this node, by id |
 //! | `GET`, `POST`, `DELETE /connections/{id}` | describe, send to, close one |
 //!
-//! With a token set, everything but the first two asks for it.
+//! With a token set, everything but the first two asks for it. Without one it is for this machine alone, and for no web
+//! page open on it: a request must name an address or a loopback name, and come without an `Origin`.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -28,7 +29,8 @@ use tokio::net::TcpListener;
 use super::BindError;
 use super::respond::Answer;
 use crate::fault::Fault;
-use crate::gateway::{Gateway, Pushed};
+use crate::gateway::{Gateway, Pushed, is_address, is_loopback_name};
+use crate::ids::RequestId;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::CONTENT_TYPE;
 
@@ -93,8 +95,18 @@ async fn authorize(State(desk): Desk, request: Request, next: Next) -> Response 
             let body = Json(json!({ "message": "this needs the admin token, as Authorization: Bearer …" }));
             return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
         }
+    } else if may_be_a_web_page(request.headers()) {
+        let body =
+            Json(json!({ "message": "without an admin token this is not for web pages, nor for names but localhost" }));
+        return (StatusCode::FORBIDDEN, body).into_response();
     }
     next.run(request).await
+}
+
+/// Whether a browser may have sent this for a page: those say where they come from, or were led here by a name of theirs.
+fn may_be_a_web_page(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    headers.contains_key(header::ORIGIN) || !(is_loopback_name(host) || is_address(host))
 }
 
 async fn health() -> &'static str {
@@ -147,21 +159,21 @@ async fn list(State(desk): Desk, Query(page): Query<Page>) -> Response {
 }
 
 fn answer(outcome: Result<Answer, Fault>) -> Response {
-    outcome.unwrap_or_else(|fault| Answer::fault(&fault)).into_response()
+    outcome.unwrap_or_else(|fault| Answer::fault(&fault)).into_response(RequestId::random())
 }
 
 async fn describe(State(desk): Desk, Path(id): Path<String>) -> Response {
-    let told = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.describe(&stage, &id));
+    let told = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.describe(&stage, &id, RequestId::random()));
     answer(told.map(|d| Answer::ok(super::callback::described(&d))))
 }
 
 async fn send(State(desk): Desk, Path(id): Path<String>, body: Bytes) -> Response {
     let pushed = Pushed { body, is_binary: false };
-    let sent = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.push(&stage, &id, pushed));
+    let sent = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.push(&stage, &id, pushed, RequestId::random()));
     answer(sent.map(|()| Answer::ok(String::new())))
 }
 
 async fn close(State(desk): Desk, Path(id): Path<String>) -> Response {
-    let closed = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.close(&stage, &id));
+    let closed = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.close(&stage, &id, RequestId::random()));
     answer(closed.map(|()| Answer::no_content()))
 }

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::respond::Answer;
 use crate::fault::Fault;
 use crate::gateway::{Described, Gateway, LiveStage, Pushed, Resolver};
+use crate::ids::RequestId;
 
 /// Who may call the callback paths.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub(super) struct CallbackRequest<'a> {
     pub(super) authorization: Option<&'a str>,
     pub(super) content_type: Option<&'a str>,
     pub(super) peer: IpAddr,
+    /// Names the exchange, in the answer and in the log.
+    pub(super) id: RequestId,
 }
 
 /// Whether a path may be a callback's: one of its segments starts with `@`.
@@ -118,25 +121,27 @@ impl Admitted<'_> {
 
     /// Makes the call.
     pub(super) async fn serve(&self, gateway: &Gateway, request: &CallbackRequest<'_>, body: Bytes) -> Answer {
+        let id = request.id;
         let pushed = Pushed { body, is_binary: request.content_type.is_some_and(names_bytes) };
         let stage = &*self.stage;
         let outcome = match (&self.target, request.method) {
-            (Target::Connection(id), "POST") => gateway.push(stage, id, pushed).map(|()| Answer::ok(String::new())),
-            (Target::Connection(id), "GET") => gateway.describe(stage, id).map(|d| Answer::ok(described(&d))),
-            (Target::Connection(id), "DELETE") => gateway.close(stage, id).map(|()| Answer::no_content()),
-            (Target::Group(group), "POST") => {
-                gateway.send_to_group(stage, group, pushed).await.map(|result| Answer::ok(json!(result).to_string()))
-            }
+            (Target::Connection(to), "POST") => gateway.push(stage, to, pushed, id).map(|()| Answer::ok(String::new())),
+            (Target::Connection(to), "GET") => gateway.describe(stage, to, id).map(|d| Answer::ok(described(&d))),
+            (Target::Connection(to), "DELETE") => gateway.close(stage, to, id).map(|()| Answer::no_content()),
+            (Target::Group(group), "POST") => gateway
+                .send_to_group(stage, group, pushed, id)
+                .await
+                .map(|result| Answer::ok(json!(result).to_string())),
             (Target::Group(group), "GET") => gateway.group_members(stage, group).map(|members| {
                 let ids: Vec<_> = members.iter().map(ToString::to_string).collect();
                 Answer::ok(json!({ "connectionIds": ids }).to_string())
             }),
-            (Target::Member(group, id), "PUT") => gateway.add_to_group(stage, group, id).map(|()| Answer::no_content()),
-            (Target::Member(group, id), "DELETE") => {
-                gateway.remove_from_group(stage, group, id).map(|()| Answer::no_content())
+            (Target::Member(group, to), "PUT") => gateway.add_to_group(stage, group, to).map(|()| Answer::no_content()),
+            (Target::Member(group, to), "DELETE") => {
+                gateway.remove_from_group(stage, group, to).map(|()| Answer::no_content())
             }
             (Target::All, "POST") => {
-                gateway.send_to_all(stage, pushed).await.map(|result| Answer::ok(json!(result).to_string()))
+                gateway.send_to_all(stage, pushed, id).await.map(|result| Answer::ok(json!(result).to_string()))
             }
             _ => Err(Fault::Forbidden),
         };

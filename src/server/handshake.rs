@@ -7,7 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use form_urlencoded::parse as parse_query;
 use http::{HeaderMap, header};
-use tokio::io::AsyncWriteExt as _;
 
 use super::listener::Stream;
 use super::respond::{Answer, line, start};
@@ -48,7 +47,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, head: Head, 
         Ok(decided) => decided,
         Err(refusal) => {
             let answer = refuse(refusal);
-            let _client_may_be_gone = stream.write_all(&answer).await;
+            let _client_may_be_gone = stream.send(&answer, shared.config.handshake_timeout).await;
             return stream.finish().await;
         }
     };

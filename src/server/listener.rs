@@ -1,6 +1,6 @@
 //! Sockets: accepting within limits, TLS, the first request of a connection and what becomes of it.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::ids::RequestId;
 use crate::session::{Socket, tls::TlsStream};
 use crate::tasks::Tasks;
-use crate::telemetry::labels::ConnectResult;
+use crate::telemetry::labels::{ConnectResult, Success};
 
 /// Why a listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,9 @@ pub struct BindError {
 
 /// Connections waiting to be accepted; a reconnect storm should find room.
 const BACKLOG: u32 = 4_096;
+/// When a silent peer is probed, and how often before it counts as lost.
+const KEEP_ALIVE_PROBES: socket2::TcpKeepalive =
+    socket2::TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(15));
 /// How long accepting rests when the system is out of file descriptors: no spinning on the error.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// Body bytes read away before a refusal, so that the client gets to read it.
@@ -67,6 +70,10 @@ impl Listener {
             let socket =
                 if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
+            // Accepted sockets inherit both, which saves two system calls for each. Probes find a peer that vanished
+            // without a word, on a session that has no idle limit of its own.
+            socket.set_nodelay(true)?;
+            socket2::SockRef::from(&socket).set_tcp_keepalive(&KEEP_ALIVE_PROBES)?;
             socket.bind(address)?;
             socket.listen(BACKLOG)
         };
@@ -102,7 +109,11 @@ impl Listener {
                     sleep(ACCEPT_REST).await;
                 }
                 // The client left between its SYN and our accept.
-                Err(error) => tracing::debug!(%error, "a connection was not accepted"),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was not accepted");
+                    sleep(ACCEPT_REST).await;
+                }
             }
         }
     }
@@ -113,23 +124,32 @@ impl Listener {
         let sessions = shared.gateway.hub().stats().parked;
         if others >= shared.config.max_connections || others + sessions >= shared.config.files_for_connections() {
             shared.gateway.metrics().connects.inc(ConnectResult::Busy);
-            // One write into an empty socket buffer: it does not block, and a client over TLS hangs up on it.
+            // One write into an empty socket buffer: it does not block, and a client over TLS hangs up on it. Past the
+            // runtime, which has not learned yet that the socket can be written to.
             let mut out = Vec::new();
             Answer::fault(&Fault::Unavailable).write(&mut out, RequestId::random(), true);
-            let _best_effort = stream.try_write(&out);
+            let _best_effort = stream.into_std().and_then(|mut stream| stream.write(&out));
             return;
         }
         let tls = self.certificates.as_ref().map(|certificates| certificates.config());
         let origin = Origin { peer, port: self.address.port(), is_tls: tls.is_some() };
         shared.tasks.spawn("connection", async move {
-            let _no_delay = stream.set_nodelay(true);
             let stream = match tls {
                 None => Stream::Plain(stream),
                 Some(config) => {
                     match timeout(place.0.config.handshake_timeout, TlsStream::accept(stream, config)).await {
-                        Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
-                        Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
-                        Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),
+                        Ok(Ok(stream)) => {
+                            place.0.gateway.metrics().tls_handshakes.inc(Success::Ok);
+                            Stream::Tls(Box::new(stream))
+                        }
+                        Ok(Err(error)) => {
+                            place.0.gateway.metrics().tls_handshakes.inc(Success::Failed);
+                            return tracing::debug!(%peer, %error, "a TLS handshake failed");
+                        }
+                        Err(_) => {
+                            place.0.gateway.metrics().tls_handshakes.inc(Success::Failed);
+                            return tracing::debug!(%peer, "a TLS handshake took too long");
+                        }
                     }
                 }
             };
@@ -155,11 +175,6 @@ impl Drop for Place {
 /// Serves a connection: requests of ours one after the other, until it is a session, hyper's, or closed.
 async fn serve(shared: &Arc<Shared>, mut stream: Stream, origin: Origin) {
     let config = &shared.config;
-    if let Stream::Tls(tls) = &stream
-        && tls.alpn_protocol() == Some(b"h2")
-    {
-        return hand_over(shared, stream, BytesMut::new(), origin).await;
-    }
     let mut buffer = BytesMut::new();
     let mut out = Vec::new();
     let mut idle = config.handshake_timeout;
@@ -176,13 +191,13 @@ async fn serve(shared: &Arc<Shared>, mut stream: Stream, origin: Origin) {
             Err(NoHead::NotOurs) => return hand_over(shared, stream, buffer, origin).await,
             Err(NoHead::Refused(fault)) => {
                 Answer::fault(&fault).write(&mut out, RequestId::random(), true);
-                let _client_may_be_gone = stream.write_all(&out).await;
+                let _client_may_be_gone = stream.send(&out, config.handshake_timeout).await;
                 return stream.finish().await;
             }
         };
         if !is_name_answered(shared, head.one("host").unwrap_or_default()) {
             Answer::fault(&Fault::Forbidden).write(&mut out, RequestId::random(), true);
-            let _client_may_be_gone = stream.write_all(&out).await;
+            let _client_may_be_gone = stream.send(&out, config.handshake_timeout).await;
             return stream.finish().await;
         }
         if handshake::is_upgrade(&head) {
@@ -190,7 +205,7 @@ async fn serve(shared: &Arc<Shared>, mut stream: Stream, origin: Origin) {
             if !shared.has_room_for_a_session() {
                 shared.gateway.metrics().connects.inc(ConnectResult::Busy);
                 Answer::fault(&Fault::Unavailable).write(&mut out, RequestId::random(), true);
-                let _client_may_be_gone = stream.write_all(&out).await;
+                let _client_may_be_gone = stream.send(&out, config.handshake_timeout).await;
                 return stream.finish().await;
             }
             let early = buffer.split_off(head.length);
@@ -201,7 +216,7 @@ async fn serve(shared: &Arc<Shared>, mut stream: Stream, origin: Origin) {
         }
         out.clear();
         let goes_on = plain_callback(shared, &mut stream, &mut buffer, &head, origin, &mut out).await;
-        if stream.write_all(&out).await.is_err() || !goes_on {
+        if stream.send(&out, config.handshake_timeout).await.is_err() || !goes_on {
             return stream.finish().await;
         }
         idle = config.keep_alive;
@@ -217,15 +232,17 @@ fn is_name_answered(shared: &Shared, host: &str) -> bool {
         || shared.gateway.is_declared_domain(host)
 }
 
-/// A callback that needs nothing of an HTTP stack: a length instead of chunks, nothing to negotiate.
+/// A callback that needs nothing of an HTTP stack: a path for a target, a length instead of chunks, nothing to negotiate.
 fn is_plain_callback(head: &Head) -> bool {
     head.is_http_11
+        && head.target.starts_with('/')
         && callback::is_callback(head.path())
         && head.one("expect").is_none()
         && head.one("upgrade").is_none()
         && match head.method.as_str() {
             "POST" | "PUT" => head.content_length().is_some(),
-            "GET" | "DELETE" => head.one("transfer-encoding").is_none(),
+            // A body whose length is in doubt would be taken for the next request.
+            "GET" | "DELETE" => !head.has_body() || head.content_length().is_some(),
             _ => false,
         }
 }
@@ -240,6 +257,7 @@ async fn plain_callback(
     out: &mut Vec<u8>,
 ) -> bool {
     let config = &shared.config;
+    let id = RequestId::random();
     let request = CallbackRequest {
         method: &head.method,
         host: head.one("host").unwrap_or_default(),
@@ -248,15 +266,16 @@ async fn plain_callback(
         authorization: head.one("authorization"),
         content_type: head.one("content-type"),
         peer: origin.peer.ip(),
+        id,
     };
     let length = head.content_length().unwrap_or(0);
     let keep = !head.has_token("connection", "close");
     bytes::Buf::advance(buffer, head.length);
     let admitted = callback::admit(&shared.gateway, &config.access, &request)
         .and_then(|admitted| if length > admitted.max_body() { Err(Fault::PayloadTooLarge) } else { Ok(admitted) });
-    let id = RequestId::random();
     match admitted {
         Err(fault) => {
+            shared.gateway.metrics().fault(&fault);
             // The body was sent all the same; unread, it would be taken for the next request.
             let skipped = wire::skip_body(stream, buffer, length, SKIP_AT_MOST, config.handshake_timeout).await;
             Answer::fault(&fault).write(out, id, !(skipped && keep));
@@ -328,12 +347,19 @@ impl Stream {
         }
     }
 
+    /// Writes all of `bytes`. A client that does not read gets `limit` for it, and no place here for longer.
+    pub(super) async fn send(&mut self, bytes: &[u8], limit: Duration) -> io::Result<()> {
+        timeout(limit, self.write_all(bytes)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Shuts the sending side and reads on until the client hangs up, for a while: closing with unread input would
     /// reset the connection and take the answer with it.
     pub(super) async fn finish(&mut self) {
-        let _client_may_be_gone = self.shutdown().await;
-        let mut sink = [0; 1_024];
-        let drain = async { while matches!(self.read(&mut sink).await, Ok(n) if n > 0) {} };
+        let drain = async {
+            let _client_may_be_gone = self.shutdown().await;
+            let mut sink = [0; 1_024];
+            while matches!(self.read(&mut sink).await, Ok(n) if n > 0) {}
+        };
         let _patience = timeout(FINISH_PATIENCE, drain).await;
     }
 }

@@ -13,11 +13,15 @@
 mod admin;
 mod callback;
 pub mod certificates;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod listener;
 mod replay;
 mod respond;
 mod router;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::net::SocketAddr;

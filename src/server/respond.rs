@@ -73,7 +73,7 @@ impl Answer {
     }
 
     /// As axum's.
-    pub(crate) fn into_response(self) -> Response<axum::body::Body> {
+    pub(crate) fn into_response(self, request: RequestId) -> Response<axum::body::Body> {
         let mut response = Response::new(axum::body::Body::from(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
@@ -87,12 +87,15 @@ impl Answer {
             }
         };
         add("x-amzn-requestid", &random_uuid());
-        add("x-amz-apigw-id", &RequestId::random().text());
+        add("x-amz-apigw-id", &request.text());
         if let Some(kind) = self.error_type {
             add("x-amzn-errortype", kind);
         }
         for (name, value) in &self.headers {
             add(name, value);
+        }
+        if self.status == 426 {
+            add("connection", "Upgrade");
         }
         response
     }

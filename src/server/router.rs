@@ -2,7 +2,7 @@
 //!
 //! | request | goes to |
 //! | --- | --- |
-//! | any method, a callback path | [`callback`](super::callback), like the plain ones |
+//! | any method, a callback path | [`callback`], like the plain ones |
 //! | a WebSocket upgrade over an HTTP stack's connection | refused: upgrades come first on a connection |
 //! | `GET` under a stage | 426, as the service answers a plain request for a WebSocket API |
 //! | anything else | 403 |
@@ -22,6 +22,7 @@ use super::respond::Answer;
 use super::{Origin, Shared};
 use crate::fault::Fault;
 use crate::gateway::{Resolver, is_loopback_name};
+use crate::ids::RequestId;
 use crate::tasks::Tasks;
 
 /// Runs hyper's tasks on ours, so that a drain knows of them.
@@ -46,10 +47,15 @@ pub(super) fn public(shared: Arc<Shared>, origin: Origin) -> Router {
 }
 
 async fn any(State(edge): State<Edge>, request: Request) -> Response {
-    serve(&edge, request).await.unwrap_or_else(|fault| Answer::fault(&fault)).into_response()
+    let id = RequestId::random();
+    let answer = serve(&edge, request, id).await.unwrap_or_else(|fault| {
+        edge.shared.gateway.metrics().fault(&fault);
+        Answer::fault(&fault)
+    });
+    answer.into_response(id)
 }
 
-async fn serve(edge: &Edge, request: Request) -> Result<Answer, Fault> {
+async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, Fault> {
     let (parts, body) = request.into_parts();
     let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
     // Over HTTP/2 the host is in the target.
@@ -73,10 +79,12 @@ async fn serve(edge: &Edge, request: Request) -> Result<Answer, Fault> {
         method,
         host,
         path,
-        origin: text(header::ORIGIN),
+        // One that cannot be read is one that no API lists.
+        origin: parts.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?")),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
         peer: edge.origin.peer.ip(),
+        id,
     };
     let admitted = callback::admit(gateway, &config.access, &request)?;
     let body = read(body, admitted.max_body(), config.handshake_timeout).await?;

@@ -53,6 +53,11 @@ impl Head {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
+    /// Whether anything says that a body follows.
+    pub(super) fn has_body(&self) -> bool {
+        self.one("transfer-encoding").is_some() || self.one("content-length").is_some()
+    }
+
     /// The body's length, when it is given as one; `None` for a chunked or contradictory one.
     pub(super) fn content_length(&self) -> Option<usize> {
         if self.one("transfer-encoding").is_some() {
@@ -110,6 +115,10 @@ pub(super) fn parse(buffer: &[u8], max_bytes: usize) -> Result<Option<Head>, NoH
     for header in request.headers.iter() {
         owned.push((header.name.to_owned(), String::from_utf8_lossy(header.value).trim().to_owned()));
     }
+    // Two hosts are two answers to where this goes, and who checks the one may not be who uses the other (RFC 9112, 3.2).
+    if owned.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).count() > 1 {
+        return Err(NoHead::Refused(Fault::BadRequest));
+    }
     Ok(Some(Head {
         method: request.method.unwrap_or_default().to_owned(),
         target: target.to_owned(),
@@ -139,7 +148,10 @@ pub(super) async fn read_head<S: AsyncRead + Unpin>(
         return Ok(head);
     }
     let whole = async {
+        // A head that trickles in is not parsed for each of its bytes: only when it may be whole, or has doubled.
+        let mut again_at = buffer.len() * 2;
         loop {
+            let before = buffer.len();
             if buffer.capacity() == buffer.len() {
                 buffer.reserve(FIRST_READ);
             }
@@ -147,12 +159,22 @@ pub(super) async fn read_head<S: AsyncRead + Unpin>(
                 Ok(n) if n > 0 => {}
                 Ok(_) | Err(_) => return Err(NoHead::Closed),
             }
+            if !may_end(buffer, before) && buffer.len() < again_at.min(max_bytes) {
+                continue;
+            }
+            again_at = buffer.len() * 2;
             if let Some(head) = parse(buffer, max_bytes)? {
                 return Ok(head);
             }
         }
     };
     timeout(limit, whole).await.unwrap_or(Err(NoHead::Refused(Fault::RequestTimeout)))
+}
+
+/// Whether an empty line ends in what came behind the first `before` bytes.
+fn may_end(buffer: &[u8], before: usize) -> bool {
+    let fresh = buffer.get(before.saturating_sub(3)..).unwrap_or_default();
+    fresh.windows(2).any(|w| w == b"\n\n") || fresh.windows(3).any(|w| w == b"\n\r\n")
 }
 
 /// Reads a body of `length` bytes, some of which may be in `buffer`.
@@ -208,6 +230,11 @@ pub(super) async fn skip_body<S: AsyncRead + Unpin>(
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
     use super::*;
 
     #[test]
@@ -232,6 +259,38 @@ mod tests {
     fn http_2_is_left_to_those_who_speak_it() {
         assert!(matches!(parse(b"PRI * HTT", 1_000), Ok(None)));
         assert!(matches!(parse(HTTP_2, 1_000), Err(NoHead::NotOurs)));
+    }
+
+    #[test]
+    fn two_hosts_are_one_too_many() {
+        let text = b"GET / HTTP/1.1\r\nHost: localhost\r\nHOST: evil.example\r\n\r\n";
+        assert!(matches!(parse(text, 1_000), Err(NoHead::Refused(Fault::BadRequest))));
+    }
+
+    /// Gives `.1` bytes at a time.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let (piece, rest) = self.0.split_at(self.1.min(self.0.len()).min(buf.remaining()));
+            buf.put_slice(piece);
+            self.0 = rest;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_may_arrive_in_any_pieces() {
+        for text in ["GET /a HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\nrest", "GET /a HTTP/1.1\nHost: x\n\nrest"] {
+            let whole = parse(text.as_bytes(), 1_000).unwrap().unwrap();
+            for size in 1..text.len() {
+                let mut pieces = Pieces(text.as_bytes(), size);
+                let mut buffer = BytesMut::new();
+                let long = Duration::from_secs(20);
+                let head = read_head(&mut pieces, &mut buffer, 1_000, long, long).await.unwrap();
+                assert_eq!((head.length, head.headers), (whole.length, whole.headers.clone()), "by {size}");
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::tasks::Tasks;
 /// How the session engine runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Parking lots, each with a thread. Default one a core.
+    /// Parking lots, each served by a task. Default one a core.
     pub shards: usize,
     /// Bytes the node holds for clients that do not read and messages that are not whole; default 256 MiB.
     pub budget_bytes: usize,
@@ -61,7 +61,7 @@ impl<E: Events> Borrow<ConnectionId> for ById<E> {
     }
 }
 
-/// All sessions of this node, and the threads that serve them.
+/// All sessions of this node, and the tasks that serve them.
 pub struct Hub<E: Events> {
     sessions: DashSet<ById<E>, foldhash::fast::RandomState>,
     shards: Box<[Arc<Mailbox<E>>]>,
@@ -77,19 +77,20 @@ impl<E: Events> std::fmt::Debug for Hub<E> {
 }
 
 impl<E: Events> Hub<E> {
-    /// Starts the shards' threads. They end when [`Hub::stop`] is called.
+    /// Starts the shards' tasks. They end when [`Hub::stop`] is called.
     ///
     /// # Errors
-    /// When the system gives no readiness set or no thread.
+    /// When the system gives no readiness set.
     pub fn start(config: Config, started_at: EpochMillis, tasks: &Tasks) -> io::Result<Self> {
         let started = Instant::now();
         let budget = Arc::new(Budget::new(config.budget_bytes));
         let mut shards = Vec::new();
         for _ in 0..config.shards.max(1) {
             let (shard, mailbox) = Shard::new(started, Arc::clone(&budget))?;
-            tasks.thread("shard", move || shard.serve())?;
+            tasks.spawn("shard", shard.serve());
             shards.push(mailbox);
         }
+        budget.wakes(shards.iter().map(|mailbox: &Arc<Mailbox<E>>| mailbox.waker()).collect());
         let sessions = DashSet::with_hasher(foldhash::fast::RandomState::default());
         Ok(Self { sessions, shards: shards.into_boxed_slice(), budget, started, started_at })
     }
@@ -115,7 +116,10 @@ impl<E: Events> Hub<E> {
         }
         // Counted here, not when the shard gets to it: a drain that looks in between must see it.
         mailbox.sessions.fetch_add(1, Ordering::Relaxed);
-        mailbox.send(Mail::Adopt(session.clone(), early));
+        if !mailbox.send(Mail::Adopt(session.clone(), early)) {
+            mailbox.turn_away(&session);
+            return Err(PushError::Gone);
+        }
         Ok(session)
     }
 
@@ -151,6 +155,11 @@ impl<E: Events> Hub<E> {
             parked: self.shards.iter().map(|s| s.sessions.load(Ordering::Relaxed)).sum(),
             budget_used: self.budget.used(),
         }
+    }
+
+    /// Sessions that have come or gone since the start.
+    pub fn churn(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.churn.load(Ordering::Relaxed)).sum()
     }
 
     /// When something stamped with `uptime` happened, in wall time.

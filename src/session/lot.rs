@@ -1,19 +1,24 @@
-//! The parking lot: one thread a shard, one readiness set, and every idle socket of the shard in it.
+//! The parking lot: one task a shard, one readiness set, and every idle socket of the shard in it.
 //!
-//! The thread owns everything about reading (protocol state, walkers, budgets), so none of it needs a lock. What other
+//! The task owns everything about reading (protocol state, walkers, budgets), so none of it needs a lock. What other
 //! threads want of a shard comes through its [`Mailbox`].
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::{Poll, Token, Waker};
+use mio::Events as Ready;
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant as Moment, Sleep, sleep_until};
 
 use super::outbox::Budget;
+use super::readiness::ReadinessSet;
 use super::slot::{Arrived, Session};
 use super::sweep::{self, Verdict};
 use super::turn::{Busy, Outcome, Scratch};
@@ -25,13 +30,18 @@ use crate::fault::CloseReason;
 const SWEEP_BATCH: usize = 2_048;
 /// How often limits are looked at. A session may outlive its limit by this much.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often closing and draining sessions are looked at, while there are any.
+/// How often draining sessions are looked at, while there are any.
 const LINGER_EVERY: Duration = Duration::from_millis(20);
+/// Time between two looks for what can be given up when the node's budget is short: one costs a lock a session.
+const RELIEF_EVERY: Duration = Duration::from_millis(10);
+/// Entries of a shard's tables that are kept although nobody needs them.
+const KEPT_ENTRIES: usize = 1_024;
 /// How long a peer may take to answer our close frame (specification 13.4.1).
 const CLOSE_PATIENCE_MS: u64 = 5_000;
-/// Events taken from the system in one call.
-const EVENTS: usize = 1_024;
-const WAKER: Token = Token(usize::MAX);
+/// Sockets served before the runtime's other tasks get a chance: a third of a millisecond of small turns.
+const TURNS_IN_A_ROW: usize = 64;
+/// The same for sockets that used up their turn before and likely do again.
+const FULL_TURNS_IN_A_ROW: usize = 8;
 
 /// What other threads ask of a shard.
 pub(super) enum Mail<E> {
@@ -48,16 +58,24 @@ pub(super) enum Mail<E> {
 /// A shard's door for other threads. Bounded by the sessions: each has at most one letter of a kind in here.
 pub(super) struct Mailbox<E> {
     mail: Mutex<Vec<Mail<E>>>,
-    waker: Waker,
+    wake: Arc<Notify>,
     started: Instant,
     stop: AtomicBool,
     pub(super) sessions: AtomicUsize,
+    /// Sessions that have come or gone.
+    pub(super) churn: AtomicU64,
     pub(super) budget: Arc<Budget>,
 }
 
 impl<E> Mailbox<E> {
-    pub(super) fn send(&self, letter: Mail<E>) {
+    /// Leaves a letter; `false` when nobody is there to read it.
+    pub(super) fn send(&self, letter: Mail<E>) -> bool {
         let mut mail = self.mail.lock();
+        // Asked under the lock: the shard sets the flag before it looks here for the last time.
+        if self.stop.load(Ordering::Acquire) {
+            drop(mail);
+            return false;
+        }
         mail.push(letter);
         let first = mail.len() == 1;
         drop(mail);
@@ -65,12 +83,25 @@ impl<E> Mailbox<E> {
         if first {
             self.wake();
         }
+        true
     }
 
-    pub(super) fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "a shard could not be woken; its next event will do");
-        }
+    /// Ends a session whose shard has ended.
+    pub(super) fn turn_away(&self, session: &Session<E>)
+    where
+        E: Events,
+    {
+        session.close(&CloseReason::Draining);
+        session.0.abandon_now();
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn waker(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    fn wake(&self) {
+        self.wake.notify_one();
     }
 
     pub(super) fn stop(&self) {
@@ -90,92 +121,159 @@ pub(super) struct Entry<E> {
     pub(super) busy: Option<Box<Busy>>,
 }
 
+impl<E: Events> Entry<E> {
+    /// Whether everything that was read is answered and everything answered is written.
+    fn is_quiet(&self) -> bool {
+        let slot = &self.session.0;
+        slot.exchanges() == 0
+            && !slot.is_held()
+            && slot.outbox_bytes() == 0
+            && !self.busy.as_ref().is_some_and(|busy| busy.has_unread())
+    }
+}
+
 pub(super) struct Shard<E> {
-    poll: Poll,
+    set: ReadinessSet,
+    ready: Ready,
     mailbox: Arc<Mailbox<E>>,
     entries: Slab<Entry<E>>,
     generation: u32,
     scratch: Scratch,
-    /// Sessions with bytes at hand that no event will announce.
+    /// Sessions with bytes at hand that no event will announce; each is in here once.
     run: VecDeque<u64>,
-    /// Sessions on their way out, with the uptime at which patience ends.
-    closing: Vec<(u64, u64)>,
+    /// Sessions on their way out, with the uptime at which patience ends: the same patience for all, so in that order.
+    closing: VecDeque<(u64, u64)>,
     draining: Vec<(u64, u64)>,
     sweep_cursor: Option<usize>,
     next_sweep: Instant,
     next_linger: Instant,
+    next_relief: Instant,
 }
 
 impl<E: Events> Shard<E> {
     pub(super) fn new(started: Instant, budget: Arc<Budget>) -> io::Result<(Self, Arc<Mailbox<E>>)> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (set, ready) = ReadinessSet::new()?;
         let mailbox = Arc::new(Mailbox {
             mail: Mutex::new(Vec::new()),
-            waker,
+            wake: Arc::new(Notify::new()),
             started,
             stop: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
+            churn: AtomicU64::new(0),
             budget,
         });
         let now = Instant::now();
         let shard = Self {
-            poll,
+            set,
+            ready,
             mailbox: Arc::clone(&mailbox),
             entries: Slab::new(),
             generation: 0,
             scratch: Scratch::new(),
             run: VecDeque::new(),
-            closing: Vec::new(),
+            closing: VecDeque::new(),
             draining: Vec::new(),
             sweep_cursor: None,
             next_sweep: now + SWEEP_EVERY,
             next_linger: now,
+            next_relief: now,
         };
         Ok((shard, mailbox))
     }
 
     /// Serves the shard until it is stopped; then closes what is left.
-    pub(super) fn serve(mut self) {
-        let mut events = mio::Events::with_capacity(EVENTS);
+    pub(super) async fn serve(mut self) {
+        let mut alarm = std::pin::pin!(sleep_until(self.next_look()));
         while !self.mailbox.stop.load(Ordering::Acquire) {
-            match self.poll.poll(&mut events, self.patience()) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!(%error, "a shard's readiness set failed; its sessions end");
-                    break;
-                }
+            if let Err(error) = self.round(alarm.as_mut()).await {
+                tracing::error!(%error, "a shard's readiness set failed; its sessions end");
+                break;
             }
-            for event in &events {
-                if event.token() != WAKER {
-                    let ended = event.is_read_closed() || event.is_error();
-                    self.ready(event.token().0 as u64, event.is_writable(), ended);
-                }
-            }
-            // New sessions enter the table only here, after the batch: a key freed by one of these events is not
-            // another's before the batch's stale events are behind us.
-            self.take_mail();
-            self.run_queue();
-            self.housekeep();
         }
-        for (_, entry) in &mut self.entries {
-            entry.session.close(&CloseReason::Draining);
-            entry.session.0.abandon_now();
-        }
-        self.mailbox.sessions.store(0, Ordering::Relaxed);
+        self.end();
     }
 
-    fn patience(&self) -> Option<Duration> {
+    /// Waits for events and serves them, then what asks for nothing but a turn.
+    pub(super) async fn round(&mut self, alarm: Pin<&mut Sleep>) -> io::Result<()> {
+        self.wait(alarm).await?;
+        self.serve_ready().await;
+        // New sessions enter the table only here, after the batch: a key freed by one of these events is not another's
+        // before the batch's stale events are behind us.
+        self.take_mail();
+        self.run_queue().await;
+        self.housekeep();
+        Ok(())
+    }
+
+    /// Turns that are owed.
+    #[cfg(test)]
+    pub(super) fn owed(&self) -> usize {
+        self.run.len()
+    }
+
+    /// Ends every session and answers for every letter: nothing may be left that waits for this shard.
+    fn end(mut self) {
+        self.mailbox.stop.store(true, Ordering::Release);
+        for entry in self.entries.drain() {
+            if let Some(busy) = &entry.busy {
+                self.mailbox.budget.give_back(busy.charged());
+            }
+            self.mailbox.turn_away(&entry.session);
+        }
+        let letters = std::mem::take(&mut *self.mailbox.mail.lock());
+        for letter in letters {
+            if let Mail::Adopt(session, _) = letter {
+                self.mailbox.turn_away(&session);
+            }
+        }
+    }
+
+    /// Waits for sockets, letters or the next look at the clock; with work at hand only looks.
+    async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> io::Result<()> {
+        self.ready.clear();
         if !self.run.is_empty() || self.sweep_cursor.is_some() {
-            return Some(Duration::ZERO);
+            yield_now().await;
+            return self.set.look(&mut self.ready);
         }
-        if self.entries.is_empty() {
-            return None;
+        let next = self.next_look();
+        if alarm.deadline() != next {
+            alarm.as_mut().reset(next);
         }
-        let lingering = !self.closing.is_empty() || !self.draining.is_empty();
-        let until = if lingering { self.next_linger.min(self.next_sweep) } else { self.next_sweep };
-        Some(until.saturating_duration_since(Instant::now()))
+        let mailbox = Arc::clone(&self.mailbox);
+        tokio::select! {
+            biased;
+            outcome = self.set.wait(&mut self.ready) => outcome,
+            () = mailbox.wake.notified() => Ok(()),
+            () = alarm => Ok(()),
+        }
+    }
+
+    async fn serve_ready(&mut self) {
+        // The batch is put aside, since a turn needs all of the shard.
+        let batch = std::mem::replace(&mut self.ready, Ready::with_capacity(0));
+        for (n, event) in batch.iter().enumerate() {
+            if n > 0 && n % TURNS_IN_A_ROW == 0 {
+                yield_now().await;
+            }
+            let ended = event.is_read_closed() || event.is_error();
+            self.serve_socket(event.token().0 as u64, event.is_writable(), ended);
+        }
+        self.ready = batch;
+    }
+
+    /// When limits, or sessions on their way out, are looked at next.
+    fn next_look(&self) -> Moment {
+        let mut next = self.next_sweep;
+        if !self.draining.is_empty() {
+            next = next.min(self.next_linger);
+        }
+        if let Some((deadline, _)) = self.closing.front() {
+            next = next.min(self.mailbox.started + Duration::from_millis(*deadline));
+        }
+        if self.mailbox.budget.is_pressed() {
+            next = next.min(self.next_relief);
+        }
+        Moment::from_std(next)
     }
 
     fn key(&self, token: u64) -> Option<usize> {
@@ -184,20 +282,32 @@ impl<E: Events> Shard<E> {
         (entry.session.0.token.load(Ordering::Relaxed) == token).then_some(key)
     }
 
-    fn ready(&mut self, token: u64, writable: bool, read_closed: bool) {
+    fn serve_socket(&mut self, token: u64, writable: bool, read_closed: bool) {
         let Some(key) = self.key(token) else { return };
         let Some(entry) = self.entries.get_mut(key) else { return };
         if writable && !entry.session.0.flush() {
             return self.lost(key);
         }
-        self.turn(key, read_closed);
+        // One in the run queue gets its turn there: with two turns a round it would get ahead of the others, and each
+        // that leaves something behind would queue it once more.
+        if !entry.session.0.is_queued() {
+            self.turn(key, read_closed);
+        }
+    }
+
+    /// Gives a session another turn behind those of all that have something now.
+    fn queue(&mut self, key: usize) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if entry.session.0.enter_queue() {
+            self.run.push_back(entry.session.0.token.load(Ordering::Relaxed));
+        }
     }
 
     fn turn(&mut self, key: usize, read_closed: bool) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         match turn::take(entry, &mut self.scratch, read_closed) {
             Outcome::Parked | Outcome::Paused => {}
-            Outcome::Again => self.run.push_back(entry.session.0.token.load(Ordering::Relaxed)),
+            Outcome::Again => self.queue(key),
             Outcome::Pressed => self.relieve(),
             Outcome::Lost => self.lost(key),
             Outcome::Closing => self.linger(key),
@@ -208,7 +318,7 @@ impl<E: Events> Shard<E> {
         let Some(entry) = self.entries.get(key) else { return };
         let session = entry.session.clone();
         if session.0.begin_close(&CloseReason::ClientVanished, &[]) {
-            E::on_end(&session, &CloseReason::ClientVanished);
+            session.tell_end(&CloseReason::ClientVanished);
         }
         self.remove(key);
     }
@@ -222,15 +332,15 @@ impl<E: Events> Shard<E> {
         if entry.session.0.is_gone() {
             return self.remove(key);
         }
-        let token = entry.session.0.token.load(Ordering::Relaxed);
-        if !self.closing.iter().any(|(_, t)| *t == token) {
-            self.closing.push((self.mailbox.uptime() + CLOSE_PATIENCE_MS, token));
+        if entry.session.0.begin_linger() {
+            let token = entry.session.0.token.load(Ordering::Relaxed);
+            self.closing.push_back((self.mailbox.uptime() + CLOSE_PATIENCE_MS, token));
         }
         self.discard(key);
     }
 
     /// Reads a closing session's input away: closing with unread input would reset the connection and eat the close
-    /// frame. Bounded by the scratch buffer's rounds; the next event or linger goes on.
+    /// frame. Four reads at a time; the run queue goes on, since no event comes for what is there already.
     fn discard(&mut self, key: usize) {
         for _ in 0..4 {
             let Some(entry) = self.entries.get(key) else { return };
@@ -240,6 +350,7 @@ impl<E: Events> Shard<E> {
                 (Arrived::End | Arrived::Lost, _) => return self.remove(key),
             }
         }
+        self.queue(key);
     }
 
     fn remove(&mut self, key: usize) {
@@ -250,10 +361,7 @@ impl<E: Events> Shard<E> {
         entry.session.0.token.store(u64::MAX, Ordering::Relaxed);
         entry.session.0.abandon_now();
         self.mailbox.sessions.fetch_sub(1, Ordering::Relaxed);
-        // A slab that was large once gives its memory back when it is nearly empty.
-        if self.entries.capacity() > 1_024 && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to_fit();
-        }
+        self.mailbox.churn.fetch_add(1, Ordering::Relaxed);
     }
 
     fn take_mail(&mut self) {
@@ -263,7 +371,9 @@ impl<E: Events> Shard<E> {
                 Mail::Adopt(session, early) => self.adopt(session, early),
                 Mail::Run(session) => {
                     session.0.unschedule();
-                    self.run.push_back(session.0.token.load(Ordering::Relaxed));
+                    if let Some(key) = self.key(session.0.token.load(Ordering::Relaxed)) {
+                        self.queue(key);
+                    }
                 }
                 Mail::Closing(session) => {
                     if let Some(key) = self.key(session.0.token.load(Ordering::Relaxed)) {
@@ -271,9 +381,12 @@ impl<E: Events> Shard<E> {
                     }
                 }
                 Mail::Drain(session, deadline) => {
+                    // One that is not adopted yet is noticed then.
                     let token = session.0.token.load(Ordering::Relaxed);
-                    self.draining.push((deadline, token));
-                    self.run.push_back(token);
+                    if let Some(key) = self.key(token) {
+                        self.draining.push((deadline, token));
+                        self.queue(key);
+                    }
                 }
             }
         }
@@ -286,8 +399,9 @@ impl<E: Events> Shard<E> {
         let has_bytes = !early.is_empty();
         let busy = has_bytes.then(|| Box::new(Busy::with_early_bytes(early)));
         let slot = Arc::clone(&session.0);
+        self.mailbox.churn.fetch_add(1, Ordering::Relaxed);
         entry.insert(Entry { session, busy });
-        if let Err(error) = slot.register(self.poll.registry(), token) {
+        if let Err(error) = slot.register(self.set.registry(), token) {
             tracing::debug!(connection.id = %slot.events.id(), %error, "a session ended before it was parked");
             return self.lost(key);
         }
@@ -302,11 +416,17 @@ impl<E: Events> Shard<E> {
         }
     }
 
-    fn run_queue(&mut self) {
+    async fn run_queue(&mut self) {
         // Only what is queued now: a session that asks again waits for the events of the others.
-        for _ in 0..self.run.len() {
+        for n in 0..self.run.len() {
+            if n > 0 && n % FULL_TURNS_IN_A_ROW == 0 {
+                yield_now().await;
+            }
             let Some(token) = self.run.pop_front() else { break };
             if let Some(key) = self.key(token) {
+                if let Some(entry) = self.entries.get(key) {
+                    entry.session.0.leave_queue();
+                }
                 // Events that came while the session was paused are spent, a hang-up's among them: read to the end.
                 self.turn(key, true);
             }
@@ -317,10 +437,12 @@ impl<E: Events> Shard<E> {
         if self.mailbox.budget.is_pressed() {
             self.relieve();
         }
-        let now = Instant::now();
-        if now >= self.next_linger && !(self.closing.is_empty() && self.draining.is_empty()) {
-            self.next_linger = now + LINGER_EVERY;
+        if !self.closing.is_empty() {
             self.look_at_closing();
+        }
+        let now = Instant::now();
+        if now >= self.next_linger && !self.draining.is_empty() {
+            self.next_linger = now + LINGER_EVERY;
             self.look_at_draining();
         }
         if now >= self.next_sweep || self.sweep_cursor.is_some() {
@@ -330,30 +452,31 @@ impl<E: Events> Shard<E> {
 
     fn look_at_closing(&mut self) {
         let now = self.mailbox.uptime();
-        let due: Vec<_> = self.closing.extract_if(.., |(deadline, _)| *deadline <= now).collect();
-        for key in due.iter().filter_map(|(_, token)| self.key(*token)).collect::<Vec<_>>() {
-            self.remove(key);
+        while let Some((deadline, token)) = self.closing.front().copied() {
+            match self.key(token) {
+                Some(_) if deadline > now => break,
+                Some(key) => self.remove(key),
+                None => {}
+            }
+            self.closing.pop_front();
         }
-        let mut closing = std::mem::take(&mut self.closing);
-        closing.retain(|(_, token)| self.key(*token).is_some());
-        self.closing = closing;
     }
 
     fn look_at_draining(&mut self) {
         let now = self.mailbox.uptime();
-        let draining = std::mem::take(&mut self.draining);
-        for (deadline, token) in draining {
-            let Some(entry) = self.key(token).and_then(|key| self.entries.get(key)) else { continue };
-            let session = entry.session.clone();
-            let quiet = session.0.exchanges() == 0
-                && !session.0.is_held()
-                && session.0.outbox_bytes() == 0
-                && !entry.busy.as_ref().is_some_and(|busy| busy.has_unread());
-            if quiet || now >= deadline {
-                session.close(&CloseReason::Draining);
-            } else {
-                self.draining.push((deadline, token));
+        let mut n = 0;
+        while let Some((deadline, token)) = self.draining.get(n).copied() {
+            match self.key(token).and_then(|key| self.entries.get(key)) {
+                Some(entry) if now < deadline && !entry.is_quiet() => {
+                    n += 1;
+                    continue;
+                }
+                Some(entry) => {
+                    entry.session.close(&CloseReason::Draining);
+                }
+                None => {}
             }
+            self.draining.swap_remove(n);
         }
     }
 
@@ -382,34 +505,55 @@ impl<E: Events> Shard<E> {
         if end >= self.entries.capacity() {
             self.sweep_cursor = None;
             self.next_sweep = now + SWEEP_EVERY;
+            self.tidy();
         } else {
             self.sweep_cursor = Some(end);
         }
     }
 
-    /// The node's budget said no to somebody: the largest holders of this shard go first, until a quarter is free.
+    /// Gives back what a larger past left behind. Once a sweep: shrinking the table costs a look at each of its entries.
+    fn tidy(&mut self) {
+        if self.entries.capacity() > KEPT_ENTRIES && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to_fit();
+        }
+        if self.run.is_empty() {
+            self.run.shrink_to(KEPT_ENTRIES);
+        }
+        if self.closing.is_empty() {
+            self.closing.shrink_to(KEPT_ENTRIES);
+        }
+        if self.draining.is_empty() {
+            self.draining.shrink_to(KEPT_ENTRIES);
+        }
+        self.scratch.tidy();
+    }
+
+    /// The node's budget is used up: the largest holders of this shard go, until its share of what is too much is free.
+    /// Every shard does the like, so none has to give up its small holders for another's large ones.
     fn relieve(&mut self) {
-        let mut holders: Vec<(usize, Session<E>)> = self
-            .entries
-            .iter()
-            .map(|(_, entry)| {
-                let held = entry.busy.as_ref().map_or(0, |busy| busy.charged());
-                (entry.session.outbox_bytes() + held, entry.session.clone())
-            })
-            .filter(|(held, _)| *held > 0)
-            .collect();
+        let budget = Arc::clone(&self.mailbox.budget);
+        let now = Instant::now();
+        if now < self.next_relief && !budget.is_over() {
+            return;
+        }
+        self.next_relief = now + RELIEF_EVERY;
+        let held =
+            |entry: &Entry<E>| entry.session.0.outbox_cost() + entry.busy.as_ref().map_or(0, |busy| busy.charged());
+        let mut holders: Vec<(usize, usize)> =
+            self.entries.iter().map(|(key, entry)| (held(entry), key)).filter(|(held, _)| *held > 0).collect();
         holders.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
-        for (_, session) in holders {
-            if self.mailbox.budget.used() <= self.mailbox.budget.comfortable() {
+        let share = budget.share(holders.iter().map(|(held, _)| held).sum());
+        let mut freed = 0;
+        for (held, key) in holders {
+            if freed >= share {
                 break;
             }
-            session.close(&CloseReason::SlowConsumer);
-            if let Some(key) = self.key(session.0.token.load(Ordering::Relaxed)) {
-                self.linger(key);
-            }
+            freed += held;
+            let Some(entry) = self.entries.get(key) else { continue };
+            // One that is closing holds as much, and gives it up as well.
+            entry.session.close(&CloseReason::SlowConsumer);
+            self.remove(key);
         }
-        if self.mailbox.budget.used() <= self.mailbox.budget.comfortable() {
-            self.mailbox.budget.relieved();
-        }
+        budget.settle();
     }
 }

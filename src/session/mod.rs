@@ -1,7 +1,7 @@
 //! One live WebSocket, and the map of all on this node.
 //!
 //! An idle session is an open socket, one slot and one map entry: no task, no timer, no buffer. All
-//! idle sockets of a shard wait in that shard's parking lot (a readiness set of its own, served by one thread). When
+//! idle sockets of a shard wait in that shard's parking lot (a readiness set of its own, served by one task). When
 //! some become readable the shard takes a *turn* for each: one read, the frames in it, one write.
 //!
 //! ```text
@@ -20,15 +20,21 @@
 //! is taken under a slot's lock, and no slot's lock is ever taken under one of the others.
 
 mod deflate;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hub;
 mod lot;
 mod outbox;
+mod readiness;
 mod slot;
 mod sweep;
 pub mod tls;
 mod transport;
 mod turn;
 mod walker;
+
+#[cfg(test)]
+mod tests;
 
 pub use deflate::{Agreement, negotiate};
 pub use hub::{Config, Hub, Stats};
@@ -44,7 +50,7 @@ use crate::message::Message;
 
 /// What the session engine asks of whoever serves its sessions; one value lives in each slot.
 ///
-/// The calls come from the shard's thread and must not block: what waits becomes a task.
+/// The calls come from the shard's task and must not block: what waits becomes a task of its own.
 pub trait Events: Sized + Send + Sync + 'static {
     /// The connection this session is the live end of.
     fn id(&self) -> &ConnectionId;

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf as _, Bytes};
+use tokio::sync::Notify;
 
 use super::deflate::{Deflator, WORTHWHILE_BYTES};
 use super::transport;
@@ -90,11 +91,26 @@ pub(super) struct Budget {
     used: AtomicUsize,
     limit: usize,
     pressed: AtomicBool,
+    /// Every shard's: what one holds may be what another is short of.
+    shards: OnceLock<Vec<Arc<Notify>>>,
 }
 
 impl Budget {
     pub(super) const fn new(limit: usize) -> Self {
-        Self { used: AtomicUsize::new(0), limit, pressed: AtomicBool::new(false) }
+        Self { used: AtomicUsize::new(0), limit, pressed: AtomicBool::new(false), shards: OnceLock::new() }
+    }
+
+    /// Names those to wake when the budget is used up.
+    pub(super) fn wakes(&self, shards: Vec<Arc<Notify>>) {
+        let _only_once = self.shards.set(shards);
+    }
+
+    fn press(&self) {
+        if !self.pressed.swap(true, Ordering::Relaxed) {
+            for shard in self.shards.get().into_iter().flatten() {
+                shard.notify_one();
+            }
+        }
     }
 
     /// Takes `bytes`, or says no: the limit holds whatever the sessions do.
@@ -102,7 +118,7 @@ impl Budget {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > self.limit {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            self.pressed.store(true, Ordering::Relaxed);
+            self.press();
             return false;
         }
         true
@@ -112,7 +128,7 @@ impl Budget {
     pub(super) fn force(&self, bytes: usize) -> bool {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if used > self.limit {
-            self.pressed.store(true, Ordering::Relaxed);
+            self.press();
         }
         used <= self.limit
     }
@@ -125,18 +141,28 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody was refused since the last call to [`Budget::relieved`].
+    /// Whether somebody was refused, or more is held than should be, and no relief came since.
     pub(super) fn is_pressed(&self) -> bool {
         self.pressed.load(Ordering::Relaxed)
     }
 
-    /// Relief stops here: a quarter of the budget is free again.
-    pub(super) const fn comfortable(&self) -> usize {
-        self.limit - self.limit / 4
+    /// Whether more is held than should be.
+    pub(super) fn is_over(&self) -> bool {
+        self.used() > self.limit
     }
 
-    pub(super) fn relieved(&self) {
-        self.pressed.store(false, Ordering::Relaxed);
+    /// What one who holds `own` must give up for a quarter of the budget to be free again, if all holders do the like.
+    pub(super) fn share(&self, own: usize) -> usize {
+        let used = self.used();
+        let excess = used.saturating_sub(self.limit - self.limit / 4);
+        (own as u128 * excess as u128).div_ceil(used.max(1) as u128) as usize
+    }
+
+    /// Looks whether a quarter is free again; then nobody is pressed any more.
+    pub(super) fn settle(&self) {
+        if self.used() <= self.limit - self.limit / 4 {
+            self.pressed.store(false, Ordering::Relaxed);
+        }
     }
 }
 

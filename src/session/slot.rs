@@ -142,10 +142,14 @@ impl Stamps {
 const PAUSED: u8 = 1;
 /// A wake-up is on its way to the shard.
 const SCHEDULED: u8 = 2;
-/// Whoever serves the session takes no more messages for now.
-const HELD: u8 = 8;
 /// No new messages are read; the session ends when its exchanges are answered.
 const DRAINING: u8 = 4;
+/// Whoever serves the session takes no more messages for now.
+const HELD: u8 = 8;
+/// In the shard's run queue.
+const QUEUED: u8 = 16;
+/// Among the sessions whose end the shard watches.
+const LINGERING: u8 = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -202,16 +206,19 @@ impl<E: Events> Slot<E> {
         }
     }
 
-    pub(super) fn set_flag(&self, flag: u8) -> bool {
-        self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
+    // Flags and the count of exchanges are sequentially consistent: the shard sets PAUSED and then looks at the count, an
+    // exchange lowers the count and then looks at PAUSED, and one of the two must see the other.
+
+    fn set_flag(&self, flag: u8) -> bool {
+        self.flags.fetch_or(flag, Ordering::SeqCst) & flag == 0
     }
 
-    pub(super) fn clear_flag(&self, flag: u8) -> bool {
-        self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
+    fn clear_flag(&self, flag: u8) -> bool {
+        self.flags.fetch_and(!flag, Ordering::SeqCst) & flag != 0
     }
 
     fn has_flag(&self, flag: u8) -> bool {
-        self.flags.load(Ordering::Acquire) & flag != 0
+        self.flags.load(Ordering::SeqCst) & flag != 0
     }
 
     pub(super) fn pause(&self) {
@@ -234,8 +241,26 @@ impl<E: Events> Slot<E> {
         self.clear_flag(SCHEDULED);
     }
 
+    /// Whether the session was not in the run queue; it is now.
+    pub(super) fn enter_queue(&self) -> bool {
+        self.set_flag(QUEUED)
+    }
+
+    pub(super) fn leave_queue(&self) {
+        self.clear_flag(QUEUED);
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        self.has_flag(QUEUED)
+    }
+
+    /// Whether the session's end was not watched yet; it is now.
+    pub(super) fn begin_linger(&self) -> bool {
+        self.set_flag(LINGERING)
+    }
+
     pub(super) fn exchanges(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Whether another message may be handed over now.
@@ -250,6 +275,16 @@ impl<E: Events> Slot<E> {
 
     pub(super) fn outbox_bytes(&self) -> usize {
         self.write.lock().outbox.as_ref().map_or(0, |o| o.bytes())
+    }
+
+    /// What the node's budget is charged for what waits to be written.
+    pub(super) fn outbox_cost(&self) -> usize {
+        self.write.lock().outbox.as_ref().map_or(0, |o| o.total_cost())
+    }
+
+    /// Bytes of a TLS record that has arrived in part.
+    pub(super) fn sealed_bytes(&self) -> usize {
+        if self.is_tls { self.write.lock().tls.as_ref().map_or(0, |tls| tls.held_bytes()) } else { 0 }
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -291,8 +326,16 @@ impl<E: Events> Slot<E> {
             };
         };
         let full = arrived == Arrived::Bytes(scratch.len());
-        let (Arrived::Bytes(n), Some(_)) = (arrived, &half.tls) else { return (arrived, full) };
-        (self.decrypt(half, scratch.get_mut(..n).unwrap_or_default(), plain), full)
+        let Some(tls) = &half.tls else { return (arrived, full) };
+        match arrived {
+            Arrived::Bytes(n) => {
+                let arrived = self.decrypt(half, scratch.get_mut(..n).unwrap_or_default(), plain);
+                // A farewell behind the data is found by the next read: no event announces it.
+                (arrived, full || half.tls.as_ref().is_some_and(|tls| tls.is_peer_closed()))
+            }
+            Arrived::Nothing if tls.is_peer_closed() => (Arrived::End, false),
+            Arrived::Nothing | Arrived::End | Arrived::Lost => (arrived, false),
+        }
     }
 
     fn decrypt(&self, half: &mut WriteHalf, ciphertext: &mut [u8], plain: &mut Vec<u8>) -> Arrived {
@@ -326,8 +369,7 @@ impl<E: Events> Slot<E> {
                     Ok(n) => bytes::Buf::advance(&mut rest, n),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    // The reading side learns of it too and ends the session; what was taken is the kernel's to lose.
-                    Err(_) => return Err(PushError::Gone),
+                    Err(_) => return Err(Self::fail(stream)),
                 }
             }
         }
@@ -369,7 +411,7 @@ impl<E: Events> Slot<E> {
         }
         let mut records = Vec::with_capacity(frames.len() + 64);
         if tls.encrypt(&frames, &mut records).is_err() {
-            return Err(PushError::Gone);
+            return Err(half.stream.as_ref().map_or(PushError::Gone, Self::fail));
         }
         self.enqueue(half, Bytes::from(records), None)
     }
@@ -390,6 +432,13 @@ impl<E: Events> Slot<E> {
             Ok(Flushed::Blocked) => true,
             Err(_) => false,
         }
+    }
+
+    /// A transport that refused once is of no more use: what was sent may end in the middle of a frame. Shut, so that
+    /// the reading side learns of it and ends the session.
+    fn fail(stream: &TcpStream) -> PushError {
+        let _may_be_gone = stream.shutdown(std::net::Shutdown::Both);
+        PushError::Gone
     }
 
     fn shut(half: &mut WriteHalf) {
@@ -439,7 +488,7 @@ impl<E: Events> Slot<E> {
                     Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => return Err(PushError::Gone),
+                    Err(_) => return Err(Self::fail(stream)),
                 }
             }
             return self.enqueue(&mut half, Bytes::copy_from_slice(rest), Some(limits));
@@ -560,9 +609,14 @@ impl<E: Events> Session<E> {
         let ended = self.0.begin_close(reason, &[]);
         if ended {
             self.0.mailbox.send(Mail::Closing(self.clone()));
-            E::on_end(self, reason);
+            self.tell_end(reason);
         }
         ended
+    }
+
+    /// Tells whoever serves the session of its end. A panic there must not take a shard and all its sessions along.
+    pub(super) fn tell_end(&self, reason: &CloseReason) {
+        let _reported = crate::tasks::guarded("session end", || E::on_end(self, reason));
     }
 
     /// Whether pushes are taken.
@@ -591,7 +645,7 @@ impl<E: Events> Session<E> {
 
     /// Counts an exchange that outlives the turn, until the permit is dropped.
     pub fn begin_exchange(&self) -> ExchangePermit<E> {
-        self.0.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.0.in_flight.fetch_add(1, Ordering::SeqCst);
         ExchangePermit(self.clone())
     }
 
@@ -627,7 +681,7 @@ impl<E: Events> ExchangePermit<E> {
 
 impl<E: Events> Drop for ExchangePermit<E> {
     fn drop(&mut self) {
-        self.0.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.0.wake();
     }
 }

@@ -4,12 +4,14 @@ use std::mem;
 
 use super::deflate::{Deflator, FrameLimits, InflateEngine, InflateError, Inflator, WORTHWHILE_BYTES};
 use super::lot::Entry;
+use super::outbox::Outgoing;
 use super::slot::{Arrived, PushError, Session, Slot};
 use super::transport::{self, Incoming, Pipe, Protocol};
 use super::walker::Walker;
 use super::{Events, Policy};
 use crate::fault::CloseReason;
-use crate::message::Kind;
+use crate::message::{Kind, Message};
+use crate::tasks::guarded;
 
 /// One read of a shard: large enough that a full message of the default limit takes three.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -36,6 +38,9 @@ pub(super) struct Scratch {
     out: Vec<u8>,
 }
 
+/// What a shard keeps of a buffer that one session needed large.
+const KEPT_BYTES: usize = 512 * 1024;
+
 impl Scratch {
     pub(super) fn new() -> Self {
         Self {
@@ -47,6 +52,13 @@ impl Scratch {
             out: Vec::with_capacity(FLUSH_AT),
         }
     }
+
+    /// Gives back what a larger past left behind.
+    pub(super) fn tidy(&mut self) {
+        for buffer in [&mut self.plain, &mut self.inflated, &mut self.out] {
+            buffer.shrink_to(KEPT_BYTES);
+        }
+    }
 }
 
 /// What a session holds while it is off a message boundary, paused, or has bytes nobody read yet.
@@ -55,11 +67,15 @@ pub(super) struct Busy {
     protocol: Option<Protocol>,
     walker: Walker,
     inflator: Inflator,
+    /// The last turn ended before `protocol` was dry: it may have whole messages.
+    stopped: bool,
     /// Bytes walked and not yet taken by `protocol`.
     unread: Vec<u8>,
-    /// Bytes that came before the session was parked, not yet walked.
+    /// Bytes not yet walked: they came before the session was parked, or inflate to more than a turn's share.
     early: Vec<u8>,
-    /// Bytes since the last message boundary.
+    /// What was wrong behind the bytes that `protocol` has: they are served first.
+    broken: Option<CloseReason>,
+    /// Bytes that `protocol` may hold.
     held: usize,
     charged: usize,
 }
@@ -76,7 +92,19 @@ impl Busy {
 
     /// Whether whole messages may be waiting in here.
     pub(super) const fn has_unread(&self) -> bool {
-        !self.unread.is_empty() || !self.early.is_empty()
+        self.stopped || !self.unread.is_empty() || !self.early.is_empty()
+    }
+
+    /// Whether nothing is in here that a fresh one would not have.
+    const fn is_idle(&self) -> bool {
+        self.protocol.is_none() && self.inflator.is_idle() && !self.has_unread() && self.walker.at_boundary()
+    }
+
+    /// Bytes this keeps allocated. A frame's room is made when its header comes, so what it announced counts.
+    fn cost(&self, max_frame: usize) -> usize {
+        let announced = usize::try_from(self.walker.expected()).unwrap_or(usize::MAX).min(max_frame);
+        let buffers = self.unread.capacity() + self.early.capacity() + self.inflator.held_bytes();
+        BUSY_COST + self.held + buffers + announced
     }
 }
 
@@ -117,6 +145,12 @@ impl Turn<'_> {
         }
         transport::frame_message(self.out, Kind::Text, payload, self.max_frame, false);
     }
+
+    /// Pushes to the session whose turn it is: behind what the turn has answered so far, in the same write. Pushed to
+    /// the session itself it would overtake that.
+    pub fn push(&mut self, outgoing: &Outgoing) {
+        self.out.extend_from_slice(&outgoing.frames(self.window_bits));
+    }
 }
 
 enum Served {
@@ -143,8 +177,13 @@ pub(super) fn take<E: Events>(entry: &mut Entry<E>, scratch: &mut Scratch, to_th
         }
         slot.unpause();
     }
+    if was_paused {
+        // A pong may have waited here while nobody read.
+        slot.stamps.heard(slot.mailbox.uptime());
+    }
     let mut busy = entry.busy.take().map_or_else(Busy::default, |boxed| *boxed);
-    let mut turn = Taking { session: &entry.session, policy, messages: TURN_MESSAGES, handed: false };
+    let mut turn =
+        Taking { session: &entry.session, policy, messages: TURN_MESSAGES, bytes: TURN_BYTES, handed: false };
     let outcome = turn.run(&mut busy, scratch, to_the_end || was_paused);
     if turn.handed {
         slot.touch_data();
@@ -167,7 +206,7 @@ fn settle<E: Events>(
         Err(reason) => {
             budget.give_back(mem::take(&mut busy.charged));
             if session.0.begin_close(&reason, &scratch.out) {
-                E::on_end(session, &reason);
+                session.tell_end(&reason);
             }
             scratch.out.clear();
             return Outcome::Closing;
@@ -183,7 +222,7 @@ fn settle<E: Events>(
                 return Outcome::Closing;
             }
             if error == PushError::Full && session.0.begin_close(&CloseReason::SlowConsumer, &[]) {
-                E::on_end(session, &CloseReason::SlowConsumer);
+                session.tell_end(&CloseReason::SlowConsumer);
                 return Outcome::Closing;
             }
             return Outcome::Lost;
@@ -193,12 +232,12 @@ fn settle<E: Events>(
         budget.give_back(mem::take(&mut busy.charged));
         return outcome;
     }
-    let idle = busy.protocol.is_none() && busy.inflator.is_idle() && !busy.has_unread() && busy.walker.at_boundary();
-    if idle {
+    let sealed = session.0.sealed_bytes();
+    if busy.is_idle() && sealed == 0 {
         budget.give_back(busy.charged);
         return outcome;
     }
-    let holds = BUSY_COST + busy.held + busy.inflator.held_bytes() + busy.unread.len() + busy.early.len();
+    let holds = busy.cost(policy.limits.max_frame_bytes) + sealed;
     let fits = if holds > busy.charged {
         budget.force(holds - busy.charged)
     } else {
@@ -213,7 +252,10 @@ fn settle<E: Events>(
 struct Taking<'a, E> {
     session: &'a Session<E>,
     policy: Policy,
+    /// Messages left of the turn's share.
     messages: usize,
+    /// Bytes left of it, as sent or as inflated, whichever is more.
+    bytes: usize,
     handed: bool,
 }
 
@@ -227,7 +269,9 @@ impl<E: Events> Taking<'_, E> {
                 return Ok(outcome);
             }
         }
-        let mut bytes_left = TURN_BYTES;
+        if let Some(reason) = busy.broken.take() {
+            return Err(reason);
+        }
         let mut early = mem::take(&mut busy.early);
         loop {
             let (arrived, filled) = if !early.is_empty() {
@@ -243,37 +287,81 @@ impl<E: Events> Taking<'_, E> {
                 Arrived::End | Arrived::Lost => return Ok(Outcome::Lost),
             };
             slot.stamps.heard(slot.mailbox.uptime());
+            let Scratch { bytes, plain, inflated, inflate, deflate, out } = &mut *scratch;
             let raw = match (early.is_empty(), slot.is_tls) {
                 (false, _) => &early,
-                (true, true) => scratch.plain.as_slice(),
-                (true, false) => scratch.bytes.get(..n).unwrap_or_default(),
+                (true, true) => plain.as_slice(),
+                (true, false) => bytes.get(..n).unwrap_or_default(),
             };
-            let mut broken = Ok(());
-            let input = if slot.window_bits == 0 {
-                raw
+            let ended = if slot.window_bits == 0 {
+                self.bytes = self.bytes.saturating_sub(raw.len());
+                self.take_in(busy, raw, out, deflate)?
             } else {
-                let limits = &self.policy.limits;
-                let sizes = FrameLimits { max_frame: limits.max_frame_bytes, max_message: limits.max_message_bytes };
-                scratch.inflated.clear();
-                broken = busy.inflator.feed(&mut scratch.inflate, raw, &mut scratch.inflated, sizes);
-                scratch.inflated.as_slice()
+                self.take_in_compressed(busy, raw, inflated, inflate, out, deflate)?
             };
-            if !input.is_empty() {
-                busy.walker.walk(input);
-                if let Some(outcome) = self.serve(busy, input, &mut scratch.out, &mut scratch.deflate)? {
-                    return Ok(outcome);
-                }
+            if let Some(outcome) = ended {
+                return Ok(outcome);
             }
-            // What came before the breach has been served.
-            broken.map_err(reason_for)?;
             early = Vec::new();
-            bytes_left = bytes_left.saturating_sub(n);
-            match (filled || to_the_end, bytes_left) {
+            match (filled || to_the_end, self.bytes) {
                 (true, 0) => return Ok(Outcome::Again),
                 (true, _) => {}
                 (false, _) => return Ok(Outcome::Parked),
             }
         }
+    }
+
+    /// Inflates what was read, a portion at a time, and serves each. What a turn has no share for is kept as it came.
+    fn take_in_compressed(
+        &mut self,
+        busy: &mut Busy,
+        raw: &[u8],
+        inflated: &mut Vec<u8>,
+        engine: &mut InflateEngine,
+        out: &mut Vec<u8>,
+        deflate: &mut Deflator,
+    ) -> Result<Option<Outcome>, CloseReason> {
+        let limits = &self.policy.limits;
+        let sizes = FrameLimits { max_frame: limits.max_frame_bytes, max_message: limits.max_message_bytes };
+        let mut rest = raw;
+        while !rest.is_empty() {
+            inflated.clear();
+            let fed = busy.inflator.feed(engine, rest, inflated, sizes);
+            let left = fed.unwrap_or_default();
+            self.bytes = self.bytes.saturating_sub(inflated.len().max(rest.len() - left.len()));
+            rest = left;
+            let ended = self.take_in(busy, inflated, out, deflate)?;
+            if let Err(error) = fed {
+                // What came before the breach goes first, in this turn or in one to come.
+                busy.broken = Some(reason_for(error));
+            }
+            if let Some(outcome) = ended {
+                busy.early = rest.to_vec();
+                return Ok(Some(outcome));
+            }
+            if let Some(reason) = busy.broken.take() {
+                return Err(reason);
+            }
+            if self.bytes == 0 && !rest.is_empty() {
+                busy.early = rest.to_vec();
+                return Ok(Some(Outcome::Again));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_in(
+        &mut self,
+        busy: &mut Busy,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        deflate: &mut Deflator,
+    ) -> Result<Option<Outcome>, CloseReason> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        busy.walker.walk(input);
+        self.serve(busy, input, out, deflate)
     }
 
     /// Gives `input` to the protocol and what comes out to the gateway. `Some` ends the turn.
@@ -298,17 +386,21 @@ impl<E: Events> Taking<'_, E> {
         match served {
             Served::Ended(reason) => Err(reason),
             Served::Dry => {
+                busy.stopped = false;
                 if busy.walker.at_boundary() {
                     busy.held = 0;
                 } else {
-                    busy.held = (busy.held + input.len()).min(limits.max_message_bytes + limits.max_frame_bytes);
+                    let most = limits.max_message_bytes.saturating_add(limits.max_frame_bytes);
+                    busy.held = (busy.held + input.len()).min(most);
                     busy.protocol = Some(protocol);
                 }
                 Ok(None)
             }
             Served::Paused | Served::Spent => {
+                busy.stopped = true;
                 busy.unread = rest.to_vec();
-                busy.held = input.len();
+                // Whatever it was given before and not asked for since.
+                busy.held = busy.held.max(input.len());
                 busy.protocol = Some(protocol);
                 Ok(Some(if matches!(served, Served::Paused) { Outcome::Paused } else { Outcome::Again }))
             }
@@ -317,14 +409,20 @@ impl<E: Events> Taking<'_, E> {
 
     fn pump(&mut self, protocol: &mut Protocol, pipe: &mut Pipe<'_>, deflate: &mut Deflator) -> Served {
         let slot: &Slot<E> = &self.session.0;
+        let limits = self.policy.limits;
+        // After a write in the middle of a turn the client must have taken some of it before more is asked.
+        let mut wrote = false;
         loop {
-            if !slot.may_take(&self.policy.limits) {
+            let may_go_on = |wrote| if wrote { slot.may_read(&limits) } else { slot.may_take(&limits) };
+            if !may_go_on(wrote) {
                 slot.pause();
-                if !slot.may_take(&self.policy.limits) {
+                // What is in the way may have gone between the look and the flag.
+                if !may_go_on(wrote) {
                     return Served::Paused;
                 }
                 slot.unpause();
             }
+            wrote = false;
             if self.messages == 0 {
                 return Served::Spent;
             }
@@ -335,18 +433,14 @@ impl<E: Events> Taking<'_, E> {
                     }
                     self.messages -= 1;
                     self.handed = true;
-                    let mut turn = Turn {
-                        out: pipe.output,
-                        deflate,
-                        max_frame: self.policy.limits.max_frame_bytes,
-                        window_bits: slot.window_bits,
-                    };
-                    E::on_message(self.session, message, &mut turn);
+                    if let Some(reason) = self.hand_over(message, pipe.output, deflate) {
+                        return Served::Ended(reason);
+                    }
                     if pipe.output.len() >= FLUSH_AT {
-                        let outcome = slot.reply(pipe.output, &self.policy.limits);
+                        let outcome = slot.reply(pipe.output, &limits);
                         pipe.output.clear();
                         match outcome {
-                            Ok(()) => {}
+                            Ok(()) => wrote = true,
                             Err(PushError::Full) => return Served::Ended(CloseReason::SlowConsumer),
                             Err(PushError::Gone) => return Served::Ended(CloseReason::ClientVanished),
                         }
@@ -363,9 +457,22 @@ impl<E: Events> Taking<'_, E> {
             }
         }
     }
+
+    /// Hands a message on. A panic of its receiver ends this session alone, not the shard with all of them.
+    fn hand_over(&self, message: Message, out: &mut Vec<u8>, deflate: &mut Deflator) -> Option<CloseReason> {
+        let before = out.len();
+        let (max_frame, window_bits) = (self.policy.limits.max_frame_bytes, self.session.0.window_bits);
+        let mut turn = Turn { out: &mut *out, deflate, max_frame, window_bits };
+        let handed = guarded("message", || E::on_message(self.session, message, &mut turn));
+        if handed.is_some() {
+            return None;
+        }
+        out.truncate(before);
+        Some(CloseReason::Internal)
+    }
 }
 
-fn reason_for(error: InflateError) -> CloseReason {
+pub(super) fn reason_for(error: InflateError) -> CloseReason {
     match error {
         InflateError::TooBig => CloseReason::TooBig,
         InflateError::ProtocolError => CloseReason::ProtocolError,

@@ -162,6 +162,11 @@ impl Walker {
     pub(super) const fn at_boundary(&self) -> bool {
         self.left == 0 && self.header.is_empty() && !self.open
     }
+
+    /// Payload bytes that the current frame's header has announced and that have not arrived.
+    pub(super) const fn expected(&self) -> u64 {
+        self.left
+    }
 }
 
 #[cfg(test)]

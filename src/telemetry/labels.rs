@@ -97,10 +97,6 @@ labels! {
         HttpProxy "http_proxy",
         /// `HTTP`
         Http "http",
-        /// `MOCK`
-        Mock "mock",
-        /// `GROUP`
-        Group "group",
     }
     /// Whether something succeeded.
     Success "result" {

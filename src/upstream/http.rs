@@ -121,7 +121,7 @@ impl Http {
     /// Sends `request` and reads the whole answer; both must be done by `deadline`.
     ///
     /// Redirects are answers like any other. Header names go out in title case unless the request carries a
-    /// [`spelling`](super::spelling).
+    /// [`spelling`](super::spelling()).
     ///
     /// # Errors
     /// Every [`UpstreamError`]; [`UpstreamError::retry`] tells whether the upstream may have seen the request.

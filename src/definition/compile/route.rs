@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::file::{Entries, Ordering as OrderChoice, RouteFile};
+use super::super::file::{Entries, IntegrationType, Ordering as OrderChoice, RouteFile};
 use super::super::{Ordering, Route, Stage};
 use super::integration;
 use crate::document::{Node, Report};
@@ -45,6 +45,13 @@ pub(super) fn compile(
     }
     if file.ordering == Some(OrderChoice::Serial) && !is_message_route {
         report.at(node.key_place("ordering"), format!("`{key}` runs once, expected `ordering` on a message route"));
+    }
+    // The name of a group comes out of a message, and these two have none.
+    if !is_message_route
+        && file.integration.as_ref().is_some_and(|file| file.integration_type == Some(IntegrationType::Group))
+    {
+        let message = format!("`{key}` has no message that could name a group, expected `GROUP` on a message route");
+        report.at(node.at("integration").at("integrationType").place, message);
     }
     let integration =
         file.integration.as_ref().and_then(|file| integration::compile(file, node.at("integration"), stages, report));

@@ -438,6 +438,18 @@ fn expressions_and_templates_are_checked_where_they_stand() {
 }
 
 #[test]
+fn a_group_takes_its_name_from_a_message() {
+    let group = "{integration: {integrationType: GROUP, groupAction: leave, groupName: all}}";
+    for key in ["$connect", "$disconnect"] {
+        let text = format!("{HEAD}stages: {{dev: {{}}}}\nroutes: {{{key}: {group}}}\n");
+        let problems = load(&text).unwrap_err().to_string();
+        let expected = format!("`{key}` has no message that could name a group, expected `GROUP` on a message route");
+        assert!(problems.ends_with(&expected) && problems.lines().count() == 1, "{problems}");
+    }
+    assert_problems(&format!("{HEAD}stages: {{dev: {{}}}}\nroutes: {{$default: {group}}}\n"), &[]);
+}
+
+#[test]
 fn limits_must_fit_each_other() {
     assert_problems(
         &definition("", "{limits: {maxOutboxBytes: 64KiB}}", "{}"),

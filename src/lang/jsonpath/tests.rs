@@ -1,3 +1,5 @@
+//! Paths, filters and their bounds.
+
 use proptest::prelude::*;
 use serde_json::json;
 

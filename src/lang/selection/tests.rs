@@ -1,3 +1,5 @@
+//! Selection expressions: the table of the specification, odd payloads, any text.
+
 use proptest::prelude::*;
 use serde_json::json;
 

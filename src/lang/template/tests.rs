@@ -1,3 +1,5 @@
+//! Templates: what renders, and what is refused when they are read.
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;

@@ -12,6 +12,9 @@ const FIRST_ROOM: usize = 4 * 1024;
 /// What an engine keeps of its output buffer; a larger message pays for its own room.
 const KEPT_ROOM: usize = 256 * 1024;
 
+/// Output after which a filter takes no more input.
+const ENOUGH: usize = 64 * 1024;
+
 /// Largest sizes a client may send, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameLimits {
@@ -145,18 +148,20 @@ enum Open {
 }
 
 impl Inflator {
-    /// Takes the next bytes from the client and appends what the protocol library should see to `output`.
+    /// Takes the next bytes from the client and appends what the protocol library should see to `output`. Returns those
+    /// not taken: a few bytes may inflate to thousands of times their size, so it stops behind the message that fills
+    /// `output` to 64 KiB.
     ///
     /// # Errors
     /// The session must end with the close code the error stands for. `output` then still holds everything that came
     /// before what is wrong; hand it on first. The filter must not be fed again.
-    pub(crate) fn feed(
+    pub(crate) fn feed<'a>(
         &mut self,
         engine: &mut InflateEngine,
-        mut input: &[u8],
+        mut input: &'a [u8],
         output: &mut Vec<u8>,
         limits: FrameLimits,
-    ) -> Result<(), InflateError> {
+    ) -> Result<&'a [u8], InflateError> {
         while !input.is_empty() {
             if self.left == 0 {
                 let taken = self.header.fill(input);
@@ -174,9 +179,12 @@ impl Inflator {
             self.take_payload(payload, output);
             if self.left == 0 && self.collecting && self.last {
                 self.finish_message(engine, output, limits)?;
+                if output.len() >= ENOUGH {
+                    break;
+                }
             }
         }
-        Ok(())
+        Ok(input)
     }
 
     fn begin_frame(&mut self, header: &Header, output: &mut Vec<u8>, limits: FrameLimits) -> Result<(), InflateError> {

@@ -7,9 +7,7 @@
 //! and gives the library the same stream with every compressed message replaced by one uncompressed frame.
 //!
 //! ```
-//! use causeway::session::deflate;
-//!
-//! let agreement = deflate::negotiate(["permessage-deflate; client_max_window_bits"]).unwrap();
+//! let agreement = causeway::session::negotiate(["permessage-deflate; client_max_window_bits"]).unwrap();
 //! assert_eq!(
 //!     agreement.response,
 //!     "permessage-deflate; server_no_context_takeover; client_no_context_takeover"

@@ -14,8 +14,15 @@ const KEY: Option<[u8; 4]> = Some([0x37, 0xfa, 0x21, 0x3d]);
 fn filter(pieces: &[Vec<u8>]) -> (Vec<u8>, Result<Inflator, InflateError>) {
     let (mut engine, mut filter, mut output) = (InflateEngine::new(), Inflator::default(), Vec::new());
     for piece in pieces {
-        if let Err(error) = filter.feed(&mut engine, piece, &mut output, LIMITS) {
-            return (output, Err(error));
+        let mut rest = piece.as_slice();
+        while !rest.is_empty() {
+            let mut portion = Vec::new();
+            let end = filter.feed(&mut engine, rest, &mut portion, LIMITS);
+            output.append(&mut portion);
+            match end {
+                Ok(left) => rest = left,
+                Err(error) => return (output, Err(error)),
+            }
         }
     }
     (output, Ok(filter))
@@ -135,10 +142,21 @@ fn a_bomb_is_stopped_at_the_limit() {
     let bomb = deflate(&vec![0; 30 << 20], 9);
     assert!(bomb.len() < LIMITS.max_frame, "small enough to be one frame: {}", bomb.len());
     let (mut engine, mut output) = (InflateEngine::new(), Vec::new());
-    let end = Inflator::default().feed(&mut engine, &compressed(&bomb), &mut output, LIMITS);
+    let stream = compressed(&bomb);
+    let end = Inflator::default().feed(&mut engine, &stream, &mut output, LIMITS);
     assert_eq!(end, Err(InflateError::TooBig));
     assert_eq!(output.capacity(), 0);
     assert!(engine.room() <= LIMITS.max_message + 1, "{}", engine.room());
+}
+
+#[test]
+fn many_bombs_in_one_read_are_inflated_one_after_the_other() {
+    let bomb = compressed(&deflate(&vec![0; LIMITS.max_message], 9));
+    let read = bomb.repeat(100);
+    let (mut engine, mut filter, mut output) = (InflateEngine::new(), Inflator::default(), Vec::new());
+    let rest = filter.feed(&mut engine, &read, &mut output, LIMITS).unwrap();
+    assert_eq!(rest.len(), 99 * bomb.len());
+    assert!(filter.is_idle() && output.len() <= LIMITS.max_message + 14, "{}", output.len());
 }
 
 #[test]

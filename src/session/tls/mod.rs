@@ -98,6 +98,10 @@ impl TlsSession {
         let (taken, end) = self.drive(&mut held, plaintext, ciphertext);
         if end.is_ok() && taken < held.len() {
             held.drain(..taken);
+            // A whole read went through this buffer; what stays is part of one record.
+            if held.capacity() > MAX_RECORD + RECORD_OVERHEAD {
+                held.shrink_to_fit();
+            }
             self.partial = held;
         }
         end

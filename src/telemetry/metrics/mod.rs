@@ -116,10 +116,8 @@ pub struct Metrics {
     pub integration_latency: Labelled<IntegrationKind, Histogram>,
     /// Exchanges begun and not finished.
     pub exchanges_in_flight: Gauge,
-    /// Bytes waiting in all outboxes.
+    /// Bytes waiting in all outboxes, and of messages that are not whole yet: what the node's budget bounds.
     pub outbox_bytes: Gauge,
-    /// Bytes of messages that have arrived in part, in all sessions.
-    pub partial_bytes: Gauge,
     /// Messages dropped because an outbox was full or its session ended before they were written.
     pub outbox_dropped: Counter,
     /// Access log lines dropped because the writer did not keep up.
@@ -148,8 +146,10 @@ impl Metrics {
             faults: r.counters("faults", "Failures shown to clients and back-ends, by kind"),
             integration_latency: r.histograms("integration_latency", "Duration of integration calls, by kind"),
             exchanges_in_flight: r.gauge("exchanges_in_flight", "Exchanges begun and not finished"),
-            outbox_bytes: r.bytes_gauge("outbox", "Waiting to be written to slow clients, all sessions together"),
-            partial_bytes: r.bytes_gauge("partial_message", "Messages arrived in part, all sessions together"),
+            outbox_bytes: r.bytes_gauge(
+                "outbox",
+                "Waiting for slow clients or in messages that are not whole, all sessions together",
+            ),
             outbox_dropped: r.counter("outbox_dropped_messages", "Messages dropped from or before a full outbox"),
             access_log_dropped: r
                 .counter("access_log_dropped_lines", "Access log lines dropped because writing did not keep up"),

@@ -65,9 +65,6 @@ fn moves() -> Vec<Move> {
         ("causeway_outbox_bytes", |m| {
             m.outbox_bytes.inc();
         }),
-        ("causeway_partial_message_bytes", |m| {
-            m.partial_bytes.inc();
-        }),
         ("causeway_outbox_dropped_messages_total", |m| {
             m.outbox_dropped.inc();
         }),

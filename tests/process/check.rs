@@ -1,5 +1,7 @@
 //! `causeway check`.
 
+use std::fmt::Write as _;
+
 use crate::support::{Routes, plain_api, run};
 
 #[test]
@@ -7,7 +9,7 @@ fn good_definitions_are_counted() {
     let routes = Routes::new(&plain_api("help"));
     let ended = run(["check".as_ref(), routes.path().as_os_str()]);
     assert_eq!((ended.code, ended.err.as_str()), (0, ""));
-    assert_eq!(ended.out, "ok: 1 APIs, 2 message routes\n");
+    assert_eq!(ended.out, "ok: 1 API, 2 message routes\n");
 }
 
 #[test]
@@ -23,7 +25,7 @@ fn twenty_mistakes_are_all_told_with_their_place() {
         String::from("apiId: test\nprotocolType: WEBSOCKET\nrouteSelectionExpression: $request.body.action\n");
     text.push_str("stages:\n  dev: {}\nroutes:\n");
     for n in 0..20 {
-        text.push_str(&format!("  r{n}:\n    integration: {{integrationType: MOKC{n}}}\n"));
+        writeln!(text, "  r{n}:\n    integration: {{integrationType: MOKC{n}}}").unwrap();
     }
     let routes = Routes::new(&text);
     let ended = run(["check".as_ref(), routes.path().as_os_str()]);

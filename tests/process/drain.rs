@@ -6,32 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{Backend, Client, Process, Routes, Said, backed_api, call, eventually, push};
+use crate::support::{Backend, Client, Process, Routes, Said, backed_api, call, eventually, push, try_push};
 
 const CLIENTS: usize = 16;
 
-/// Pushes to one connection until it is gone; the messages that were answered 200.
-async fn push_until_gone(to: SocketAddr, id: String, pushed: Arc<Mutex<HashMap<String, Vec<String>>>>) {
+/// Pushes to one connection until it is gone or nobody answers any more; what was answered 200 is noted.
+async fn push_until_gone(to: SocketAddr, id: String, taken: Arc<Mutex<HashMap<String, Vec<String>>>>) {
     for n in 0_u32.. {
         let message = format!("push {n}");
-        // A listener that is closed by now takes no connection at all.
-        let Ok(stream) = tokio::net::TcpStream::connect(to).await else { return };
-        drop(stream);
-        let status = match tokio::spawn({
-            let (id, message) = (id.clone(), message.clone());
-            async move { push(to, &id, &message).await.status }
-        })
-        .await
-        {
-            Ok(status) => status,
-            // No answer: the process ended meanwhile.
-            Err(_) => return,
-        };
-        if status != 200 {
-            return;
+        match try_push(to, &id, &message).await {
+            Some(reply) if reply.status == 200 => taken.lock().unwrap().entry(id.clone()).or_default().push(message),
+            Some(_) | None => return,
         }
-        pushed.lock().unwrap().entry(id.clone()).or_default().push(message);
     }
 }
 
@@ -40,20 +28,20 @@ async fn a_drain_under_load_answers_all_it_read_and_delivers_all_it_took() {
     let backend = Backend::start().await;
     let routes = Routes::new(&backed_api(&backend));
     let mut process = Process::run(routes.path(), &["--access-log", "off"]).await;
-    let pushed = Arc::new(Mutex::new(HashMap::new()));
+    let taken = Arc::new(Mutex::new(HashMap::new()));
     let mut sessions = Vec::new();
     let mut pushers = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = Client::connect(process.public).await;
         let id = client.id().await;
-        pushers.push(tokio::spawn(push_until_gone(process.public, id.clone(), Arc::clone(&pushed))));
+        pushers.push(tokio::spawn(push_until_gone(process.public, id.clone(), Arc::clone(&taken))));
         let name = id.clone();
         let talk = client.chatter(move |n| format!(r#"{{"action":"echo","from":"{name}","n":{n}}}"#));
         sessions.push((id, tokio::spawn(talk)));
     }
     eventually("a good load", || {
-        let pushes: usize = pushed.lock().unwrap().values().map(Vec::len).sum();
-        backend.calls("/echo").len() > CLIENTS * 20 && pushes > CLIENTS * 2
+        let count: usize = taken.lock().unwrap().values().map(Vec::len).sum();
+        backend.calls("/echo").len() > CLIENTS * 20 && count > CLIENTS * 2
     })
     .await;
     process.signal(Signal::TERM);
@@ -68,7 +56,7 @@ async fn a_drain_under_load_answers_all_it_read_and_delivers_all_it_took() {
     }
 
     let asked = backend.calls("/echo");
-    let pushed = pushed.lock().unwrap();
+    let taken = taken.lock().unwrap();
     for (id, heard) in &heard {
         assert_eq!(heard.last(), Some(&Said::Close(1001)), "{id}");
         for call in asked.iter().filter(|call| call.connection == *id) {
@@ -81,7 +69,7 @@ async fn a_drain_under_load_answers_all_it_read_and_delivers_all_it_took() {
                 Said::Text(_) | Said::Close(_) | Said::Gone => None,
             })
             .collect();
-        let taken: Vec<&String> = pushed.get(id).into_iter().flatten().collect();
+        let taken: Vec<&String> = taken.get(id).into_iter().flatten().collect();
         assert!(came.len() >= taken.len(), "{id}: {} pushes answered 200, {} came", taken.len(), came.len());
         assert_eq!(came[..taken.len()], taken[..], "{id}: order or loss");
     }
@@ -176,6 +164,7 @@ async fn a_second_signal_ends_at_once() {
     assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
+// checklist: 75, 79
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_a_session_ends_is_told_once() {
     let backend = Backend::start().await;
@@ -211,4 +200,39 @@ async fn every_way_a_session_ends_is_told_once() {
         vec![(vanishing_id, "1006".to_owned()), (closed_id, "1000".to_owned()), (drained_id, "1001".to_owned())];
     expected.sort();
     assert_eq!(ends, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_do_nothing_do_not_hold_up_the_end() {
+    let backend = Backend::start().await;
+    let routes = Routes::new(&backed_api(&backend));
+    let mut process =
+        Process::run(routes.path(), &["--drain-grace", "1s", "--handshake-timeout", "2s", "--access-log", "off"]).await;
+    // One never reads, and its outbox is full.
+    let mut deaf = Client::connect(process.public).await;
+    let id = deaf.id().await;
+    let message = "m".repeat(100_000);
+    while push(process.public, &id, &message).await.status == 200 {}
+    // One has sent half a message, one half a handshake, one half a push.
+    let mut halves = Vec::new();
+    let upgrade = "GET /dev HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let post = format!(
+        "POST /dev/@connections/{id} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n\
+         Content-Length: 10\r\n\r\nhalf"
+    );
+    let half_a_message = [upgrade.as_bytes(), b"\x81\xff"].concat();
+    for bytes in [half_a_message.as_slice(), &upgrade.as_bytes()[..60], post.as_bytes()] {
+        let mut stream = tokio::net::TcpStream::connect(process.public).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        halves.push(stream);
+    }
+    eventually("two sessions", || backend.calls("/connect").len() == 2).await;
+    process.signal(Signal::TERM);
+    let started = std::time::Instant::now();
+    assert_eq!(process.exit().await, 0, "{}", process.log());
+    // The grace, five seconds for close frames nobody answers, two for the half push.
+    assert!(started.elapsed() < std::time::Duration::from_secs(12), "{:?}", started.elapsed());
+    let ended = backend.count_by_connection("/disconnect");
+    assert!(ended.len() == 2 && ended.values().all(|count| *count == 1), "{ended:?}");
 }

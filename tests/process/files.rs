@@ -44,7 +44,7 @@ async fn without_open_files_newcomers_get_503_and_everybody_else_goes_on() {
         }
     };
     assert_eq!(back.ask("anything").await, "help");
-    drop(rest);
+    drop((rest, back));
     process.stop().await;
 }
 

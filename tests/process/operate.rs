@@ -47,6 +47,7 @@ async fn connections_are_listed_described_sent_to_and_closed() {
     assert_eq!(again.code, 1, "{}", again.out);
     assert!(again.err.contains("gone"), "{}", again.err);
     assert_eq!(bob.ask("still there?").await, "help");
+    drop(bob);
     process.stop().await;
 }
 

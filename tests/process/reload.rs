@@ -41,6 +41,7 @@ async fn dev_takes_a_changed_file_by_itself_and_drops_nobody() {
     routes.write("other.yaml", &plain_api("four").replace("apiId: test", "apiId: other"));
     ask_until(&mut client, "three").await;
     assert_eq!(client.id().await, id);
+    drop(client);
     process.stop().await;
 }
 
@@ -62,5 +63,6 @@ async fn run_takes_new_definitions_on_sighup_and_not_before() {
     ask_until(&mut client, "two").await;
     assert_eq!(client.id().await, id);
     assert_eq!(call(process.admin, "GET", "/ready", &[], b"").await.status, 200);
+    drop(client);
     process.stop().await;
 }

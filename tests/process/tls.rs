@@ -61,6 +61,7 @@ async fn a_new_certificate_is_taken_on_sighup_and_sessions_stay() {
     let mut newcomer = connect_until(&process, &new).await;
     assert_eq!(newcomer.ask("anything").await, "help");
     assert_eq!(client.ask("anything").await, "help");
+    drop((client, newcomer));
     process.stop().await;
 }
 
@@ -80,6 +81,7 @@ async fn a_new_certificate_is_noticed_without_a_signal() {
     let mut newcomer = connect_until(&process, &new).await;
     assert_eq!(newcomer.ask("anything").await, "help");
     assert_eq!(client.ask("anything").await, "help");
+    drop((client, newcomer));
     process.stop().await;
 }
 

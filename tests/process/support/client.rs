@@ -39,8 +39,8 @@ pub(crate) enum Said {
 }
 
 pub(crate) struct Client {
-    out: SplitSink<Socket, Message>,
-    back: SplitStream<Socket>,
+    /// Gone when the session is, as a program that heard a close frame hangs up.
+    halves: Option<(SplitSink<Socket, Message>, SplitStream<Socket>)>,
     /// The server's certificate, over TLS.
     pub(crate) certificate: Option<CertificateDer<'static>>,
 }
@@ -79,10 +79,7 @@ impl Client {
     ) -> Result<Self, Refused> {
         let url = format!("{scheme}://localhost:{}/dev", to.port());
         match soon("a handshake", client_async(url, stream)).await {
-            Ok((socket, _)) => {
-                let (out, back) = socket.split();
-                Ok(Self { out, back, certificate })
-            }
+            Ok((socket, _)) => Ok(Self { halves: Some(socket.split()), certificate }),
             Err(tungstenite::Error::Http(answer)) => {
                 Err(Refused { status: answer.status().as_u16(), why: format!("{answer:?}") })
             }
@@ -91,11 +88,17 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
-        soon("sending", self.out.send(Message::text(text))).await.unwrap();
+        let (out, _) = self.halves.as_mut().expect("an open session");
+        soon("sending", out.send(Message::text(text))).await.unwrap();
     }
 
     pub(crate) async fn next(&mut self) -> Said {
-        soon("the next message", hear(&mut self.back)).await
+        let Some((_, back)) = &mut self.halves else { return Said::Gone };
+        let said = soon("the next message", hear(back)).await;
+        if !matches!(said, Said::Text(_)) {
+            self.halves = None;
+        }
+        said
     }
 
     /// Sends and waits for the next message.
@@ -114,7 +117,7 @@ impl Client {
 
     /// Sends `message(0)`, `message(1)`, … until the server closes; everything heard, the close last.
     pub(crate) async fn chatter(self, mut message: impl FnMut(usize) -> String) -> Vec<Said> {
-        let Self { mut out, mut back, .. } = self;
+        let (mut out, mut back) = self.halves.expect("an open session");
         let mut heard = Vec::new();
         let mut sent = 0;
         let mut answered = 0;
@@ -143,7 +146,11 @@ async fn hear(back: &mut SplitStream<Socket>) -> Said {
     loop {
         match back.next().await {
             Some(Ok(Message::Text(text))) => return Said::Text(text.as_str().to_owned()),
-            Some(Ok(Message::Close(frame))) => return Said::Close(frame.map_or(1005, |frame| frame.code.into())),
+            Some(Ok(Message::Close(frame))) => {
+                // Sends the echo and reads to the end, as a browser does: else the gateway waits for it in vain.
+                let _end = back.next().await;
+                return Said::Close(frame.map_or(1005, |frame| frame.code.into()));
+            }
             Some(Ok(_)) => {}
             Some(Err(tungstenite::Error::Protocol(error)))
                 if error != tungstenite::error::ProtocolError::ResetWithoutClosingHandshake =>

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) use backend::Backend;
-pub(crate) use client::{Client, Refused, Said};
-pub(crate) use http::{Reply, call, push};
+pub(crate) use client::{Client, Said};
+pub(crate) use http::{call, push, try_push};
 pub(crate) use process::{Ended, Process, run};
 
 /// How long anything may take that a test waits for.
@@ -29,10 +29,8 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits for a future, but not for ever.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
-    }
+    let Ok(value) = tokio::time::timeout(PATIENCE, future).await else { panic!("{what}: not within {PATIENCE:?}") };
+    value
 }
 
 /// A folder of definitions, gone when the test is.

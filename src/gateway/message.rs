@@ -259,7 +259,7 @@ fn group_message(session: &Session<Connection>, group: &Group, message: &Message
             .evaluate(message)
             .map_or_else(|_| message.payload().clone(), |text| Bytes::from(text.into_owned())),
     };
-    Outgoing::lossy_text(payload, max_frame)
+    Outgoing::lossy_text(payload, max_frame).for_many()
 }
 
 /// Makes a session a member of a group for as long as it lives.

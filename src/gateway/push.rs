@@ -117,7 +117,7 @@ impl Gateway {
         let bytes = pushed.body.len();
         let ready = outgoing(stage, pushed).and_then(|outgoing| Ok((outgoing, group_name(stage, group)?)));
         let outcome = match ready {
-            Ok((outgoing, name)) => Ok(self.fan_out(&self.cluster.groups.members(&name), &outgoing).await),
+            Ok((outgoing, name)) => Ok(self.fan_out(&self.cluster.groups.members(&name), &outgoing.for_many()).await),
             Err(fault) => Err(fault),
         };
         let record = CallbackRecord::new("POST /@groups/{group}", 200, request).of(bytes);
@@ -135,7 +135,7 @@ impl Gateway {
             Ok(outgoing) => {
                 let mut sessions = self.cluster.hub.all();
                 sessions.retain(|session| session.stage().api == stage.api);
-                Ok(self.fan_out(&sessions, &outgoing).await)
+                Ok(self.fan_out(&sessions, &outgoing.for_many()).await)
             }
             Err(fault) => Err(fault),
         };

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashSet;
 
-use super::lot::{Mail, Mailbox, Shard};
+use super::lot::Shard;
+use super::mailbox::{Mail, Mailbox};
 use super::outbox::Budget;
 use super::slot::{Session, Slot, Socket};
 use super::{Events, PushError};

@@ -24,13 +24,16 @@ mod deflate;
 pub mod fuzzing;
 pub mod hub;
 mod lot;
+mod mailbox;
 mod outbox;
 mod readiness;
 mod slot;
+mod stamps;
 mod sweep;
 pub mod tls;
 mod transport;
 mod turn;
+mod upkeep;
 mod walker;
 
 #[cfg(test)]

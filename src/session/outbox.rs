@@ -24,6 +24,8 @@ pub struct Outgoing {
     payload: Bytes,
     kind: Kind,
     max_frame: usize,
+    /// Its frames are charged to the node's budget once, for all who wait for them together.
+    is_shared: bool,
     plain: OnceLock<Bytes>,
     /// One for each window size, 9 to 15 bits; most stay empty.
     deflated: OnceLock<Box<[OnceLock<Bytes>; 7]>>,
@@ -33,7 +35,7 @@ impl Outgoing {
     /// A message for clients; `max_frame` is the largest frame payload it is split into. A text message's payload must
     /// be UTF-8: [`Outgoing::lossy_text`] makes it so.
     pub const fn new(kind: Kind, payload: Bytes, max_frame: usize) -> Self {
-        Self { payload, kind, max_frame, plain: OnceLock::new(), deflated: OnceLock::new() }
+        Self { payload, kind, max_frame, is_shared: false, plain: OnceLock::new(), deflated: OnceLock::new() }
     }
 
     /// A text message; what is not UTF-8 becomes U+FFFD (specification 13.2.5).
@@ -43,6 +45,12 @@ impl Outgoing {
             Err(_) => Bytes::from(String::from_utf8_lossy(&payload).into_owned()),
         };
         Self::new(Kind::Text, payload, max_frame)
+    }
+
+    /// The same for many sessions: ten thousand that do not read hold one copy of it, and the budget knows.
+    #[must_use]
+    pub fn for_many(self) -> Self {
+        Self { is_shared: true, ..self }
     }
 
     /// Bytes of payload.
@@ -56,32 +64,81 @@ impl Outgoing {
     }
 
     /// The frames for a session: compressed when it negotiated `window_bits` (0 is none) and compression pays.
-    pub(super) fn frames(&self, window_bits: u8) -> Bytes {
+    pub(super) fn frames(&self, window_bits: u8, budget: &Arc<Budget>) -> Frames {
+        let mut bytes = None;
         if window_bits >= 9 && self.payload.len() >= WORTHWHILE_BYTES {
             let all = self.deflated.get_or_init(Box::default);
-            if let Some(cell) = all.get(usize::from(window_bits - 9)) {
-                return cell.get_or_init(|| self.deflate(window_bits)).clone();
-            }
+            bytes = all.get(usize::from(window_bits - 9));
+            bytes.map(|cell| cell.get_or_init(|| self.deflate(window_bits, budget)));
         }
-        self.plain().clone()
+        let bytes = bytes.and_then(OnceLock::get).unwrap_or_else(|| self.plain(budget)).clone();
+        Frames { bytes, is_shared: self.is_shared }
     }
 
-    fn plain(&self) -> &Bytes {
+    fn plain(&self, budget: &Arc<Budget>) -> &Bytes {
         self.plain.get_or_init(|| {
             let mut out = Vec::with_capacity(self.payload.len() + 16);
             transport::frame_message(&mut out, self.kind, &self.payload, self.max_frame, false);
-            Bytes::from(out)
+            self.held(out, budget)
         })
     }
 
-    fn deflate(&self, window_bits: u8) -> Bytes {
+    fn held(&self, frames: Vec<u8>, budget: &Arc<Budget>) -> Bytes {
+        if !self.is_shared {
+            return Bytes::from(frames);
+        }
+        // Here already; whether it may stay is relief's to say.
+        budget.force(frames.len());
+        Bytes::from_owner(Shared { frames, budget: Arc::clone(budget) })
+    }
+
+    fn deflate(&self, window_bits: u8, budget: &Arc<Budget>) -> Bytes {
         let mut packed = Vec::new();
         if !DEFLATOR.with_borrow_mut(|deflator| deflator.compress(&self.payload, window_bits, &mut packed)) {
-            return self.plain().clone();
+            return self.plain(budget).clone();
         }
         let mut out = Vec::with_capacity(packed.len() + 16);
         transport::frame_message(&mut out, self.kind, &packed, self.max_frame, true);
-        Bytes::from(out)
+        self.held(out, budget)
+    }
+}
+
+/// Frames on their way to one session.
+#[derive(Debug, Clone)]
+pub(super) struct Frames {
+    pub(super) bytes: Bytes,
+    /// Somebody else's charge: see [`Outgoing::for_many`].
+    is_shared: bool,
+}
+
+impl Frames {
+    /// What the node's budget is charged when these wait in an outbox.
+    pub(super) fn cost(&self) -> usize {
+        ENTRY_COST + if self.is_shared { 0 } else { self.bytes.len() }
+    }
+}
+
+impl From<Vec<u8>> for Frames {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes: Bytes::from(bytes), is_shared: false }
+    }
+}
+
+/// Frames that many outboxes hold, charged as long as one does.
+struct Shared {
+    frames: Vec<u8>,
+    budget: Arc<Budget>,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.frames
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.budget.give_back(self.frames.len());
     }
 }
 
@@ -169,14 +226,16 @@ impl Budget {
 /// Frames a socket could not take yet, in order. Made on demand; empty ones are dropped.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Frames>,
     bytes: usize,
+    /// What the budget is charged for all of it.
+    charged: usize,
     /// Uptime in ms at which the first byte last moved; the write limit counts from here.
     pub(super) stuck_since: u64,
 }
 
-/// What an entry costs beside its bytes: the queue's element, and the share of a shared block.
-const ENTRY_COST: usize = 64;
+/// What an entry costs beside its bytes: the queue's elements, half of them spare, and a share of the outbox.
+const ENTRY_COST: usize = 128;
 
 /// Whether a write left something behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +247,7 @@ pub(super) enum Flushed {
 impl Outbox {
     /// An empty one, made because a write was refused at uptime `now`.
     pub(super) fn new(now: u64) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, stuck_since: now }
+        Self { queue: VecDeque::new(), bytes: 0, charged: 0, stuck_since: now }
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -199,36 +258,41 @@ impl Outbox {
         self.queue.len()
     }
 
-    /// What the node's budget is charged for `frames`.
-    pub(super) const fn cost(frames: &Bytes) -> usize {
-        frames.len() + ENTRY_COST
+    /// What the budget gets back when everything in here is dropped.
+    pub(super) const fn charged(&self) -> usize {
+        self.charged
     }
 
-    /// What the budget gets back when everything in here is dropped.
-    pub(super) fn total_cost(&self) -> usize {
+    /// What makes this large or small among others when some must go. Bytes that are shared count in full: they are
+    /// free only when everybody who holds them has gone.
+    pub(super) fn weight(&self) -> usize {
         self.bytes + self.queue.len() * ENTRY_COST
     }
 
-    pub(super) fn append(&mut self, frames: Bytes) {
-        self.bytes += frames.len();
+    /// Takes frames, `cost` of which has been charged.
+    pub(super) fn append(&mut self, frames: Frames, cost: usize) {
+        self.bytes += frames.bytes.len();
+        self.charged += cost;
         self.queue.push_back(frames);
     }
 
     /// Writes what the socket takes; gives the budget back what left.
     pub(super) fn flush(&mut self, socket: &mut impl Write, budget: &Budget, now: u64) -> io::Result<Flushed> {
         while let Some(first) = self.queue.front_mut() {
-            match socket.write(first) {
+            match socket.write(&first.bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     self.stuck_since = now;
                     self.bytes -= n;
-                    budget.give_back(n);
-                    if n == first.len() {
+                    let before = first.cost();
+                    first.bytes.advance(n);
+                    let mut freed = before - first.cost();
+                    if first.bytes.is_empty() {
                         self.queue.pop_front();
-                        budget.give_back(ENTRY_COST);
-                    } else {
-                        first.advance(n);
+                        freed += ENTRY_COST;
                     }
+                    self.charged -= freed;
+                    budget.give_back(freed);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -236,5 +300,39 @@ impl Outbox {
             }
         }
         Ok(Flushed::All)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_for_many_are_charged_once_and_as_long_as_one_holds_them() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let outgoing = Outgoing::lossy_text(Bytes::from(vec![b'x'; 1_000]), 32_768).for_many();
+        let (first, second) = (outgoing.frames(0, &budget), outgoing.frames(0, &budget));
+        assert_eq!(budget.used(), 1_004, "payload and header, once");
+        assert_eq!((first.cost(), second.cost()), (ENTRY_COST, ENTRY_COST));
+        drop((outgoing, first));
+        assert_eq!(budget.used(), 1_004);
+        drop(second);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_flush_gives_back_what_was_charged() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let mut outbox = Outbox::new(1);
+        let shared = Outgoing::lossy_text(Bytes::from_static(b"shared"), 32_768).for_many();
+        for frames in [Frames::from(vec![b'a'; 100]), shared.frames(0, &budget)] {
+            let cost = frames.cost();
+            assert!(budget.take(cost));
+            outbox.append(frames, cost);
+        }
+        drop(shared);
+        let mut written = Vec::new();
+        assert_eq!(outbox.flush(&mut written, &budget, 2).unwrap(), Flushed::All);
+        assert_eq!((written.len(), outbox.charged(), budget.used()), (108, 0, 0));
     }
 }

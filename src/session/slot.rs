@@ -6,13 +6,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use bytes::Bytes;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use super::Events;
-use super::lot::{Mail, Mailbox};
-use super::outbox::{Flushed, Outbox, Outgoing};
+use super::mailbox::{Mail, Mailbox};
+use super::outbox::{Flushed, Frames, Outbox, Outgoing};
+use super::stamps::Stamps;
 use super::sweep::Seen;
 use super::tls::{TlsSession, TlsStatus};
 use super::transport;
@@ -80,62 +80,6 @@ pub(super) struct Slot<E> {
     flags: AtomicU8,
     pub(super) window_bits: u8,
     pub(super) is_tls: bool,
-}
-
-/// When things last happened; plain stores, read by the sweep and by `GET @connections`.
-///
-/// All but `data` are coarse: 32 bits of sixteenths of a second last eight years, and limits need no better.
-#[derive(Debug, Default)]
-pub(super) struct Stamps {
-    /// Last data message in either direction, in milliseconds of uptime.
-    data: AtomicU64,
-    opened: Coarse,
-    /// Last data message or client ping.
-    busy: Coarse,
-    /// Last bytes from the client.
-    heard: Coarse,
-    /// Last ping of ours.
-    pinged: Coarse,
-}
-
-/// An uptime in sixteenths of a second.
-#[derive(Debug, Default)]
-struct Coarse(AtomicU32);
-
-impl Coarse {
-    fn store(&self, millis: u64) {
-        self.0.store((millis * 2 / 125) as u32, Ordering::Relaxed);
-    }
-
-    fn millis(&self) -> u64 {
-        u64::from(self.0.load(Ordering::Relaxed)) * 125 / 2
-    }
-}
-
-impl Stamps {
-    fn starting(now: u64) -> Self {
-        let stamps = Self::default();
-        stamps.opened.store(now);
-        stamps.heard.store(now);
-        stamps.data(now);
-        stamps
-    }
-
-    /// A data message moved.
-    pub(super) fn data(&self, now: u64) {
-        self.data.store(now, Ordering::Relaxed);
-        self.busy.store(now);
-    }
-
-    /// The client pinged.
-    pub(super) fn pinged_by_client(&self, now: u64) {
-        self.busy.store(now);
-    }
-
-    /// Bytes came from the client.
-    pub(super) fn heard(&self, now: u64) {
-        self.heard.store(now);
-    }
 }
 
 /// Reading waits: too much in flight, an outbox that does not empty, or a gateway that is not ready.
@@ -279,7 +223,7 @@ impl<E: Events> Slot<E> {
 
     /// What the node's budget is charged for what waits to be written.
     pub(super) fn outbox_cost(&self) -> usize {
-        self.write.lock().outbox.as_ref().map_or(0, |o| o.total_cost())
+        self.write.lock().outbox.as_ref().map_or(0, |o| o.weight())
     }
 
     /// Bytes of a TLS record that has arrived in part.
@@ -288,15 +232,8 @@ impl<E: Events> Slot<E> {
     }
 
     pub(super) fn seen(&self) -> Seen {
-        let stamps = &self.stamps;
-        Seen {
-            opened: stamps.opened.millis(),
-            busy: stamps.busy.millis(),
-            heard: stamps.heard.millis(),
-            pinged: stamps.pinged.millis(),
-            stuck: self.write.lock().outbox.as_ref().map(|o| o.stuck_since),
-            paused: self.has_flag(PAUSED),
-        }
+        let stuck = self.write.lock().outbox.as_ref().map(|o| o.stuck_since);
+        Seen { stuck, paused: self.has_flag(PAUSED), ..self.stamps.seen() }
     }
 
     /// Registers the socket with the shard's readiness set: once, for everything, edge-triggered.
@@ -343,7 +280,7 @@ impl<E: Events> Slot<E> {
         plain.clear();
         let mut answer = Vec::new();
         let outcome = tls.receive(ciphertext, plain, &mut answer);
-        if !answer.is_empty() && self.enqueue(half, Bytes::from(answer), None).is_err() {
+        if !answer.is_empty() && self.enqueue(half, Frames::from(answer), None).is_err() {
             return Arrived::Lost;
         }
         match outcome {
@@ -357,16 +294,16 @@ impl<E: Events> Slot<E> {
 
     /// Sends frames: straight to the socket when nothing waits, else behind what does. `limits` bounds what may wait;
     /// without them only the node's budget does.
-    fn enqueue(&self, half: &mut WriteHalf, frames: Bytes, limits: Option<&Limits>) -> Result<(), PushError> {
+    fn enqueue(&self, half: &mut WriteHalf, frames: Frames, limits: Option<&Limits>) -> Result<(), PushError> {
         let budget = &self.mailbox.budget;
-        let whole = frames.len();
+        let whole = frames.bytes.len();
         let mut rest = frames;
         if half.outbox.is_none() {
             let Some(stream) = &mut half.stream else { return Err(PushError::Gone) };
             loop {
-                match stream.write(&rest) {
-                    Ok(n) if n == rest.len() => return Ok(()),
-                    Ok(n) => bytes::Buf::advance(&mut rest, n),
+                match stream.write(&rest.bytes) {
+                    Ok(n) if n == rest.bytes.len() => return Ok(()),
+                    Ok(n) => bytes::Buf::advance(&mut rest.bytes, n),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => return Err(Self::fail(stream)),
@@ -375,7 +312,8 @@ impl<E: Events> Slot<E> {
         }
         let outbox = half.outbox.get_or_insert_with(|| Box::new(Outbox::new(self.mailbox.uptime())));
         let fits = limits.is_none_or(|limits| {
-            outbox.bytes() + rest.len() <= limits.max_outbox_bytes && outbox.messages() < limits.max_outbox_messages
+            outbox.bytes() + rest.bytes.len() <= limits.max_outbox_bytes
+                && outbox.messages() < limits.max_outbox_messages
         });
         // A frame that is partly out must follow whole, whatever the limits say: they are checked before the first byte.
         if !fits && outbox.messages() > 0 {
@@ -383,24 +321,25 @@ impl<E: Events> Slot<E> {
         }
         // Nor does the node's budget cut it short: what began must end, or all that comes behind it would be garbage. Over
         // TLS a record that is left out is a number that is missing. Relief follows at once.
-        if rest.len() < whole || self.is_tls {
-            let _relief_follows = budget.force(Outbox::cost(&rest));
-        } else if !budget.take(Outbox::cost(&rest)) {
+        let cost = rest.cost();
+        if rest.bytes.len() < whole || self.is_tls {
+            let _relief_follows = budget.force(cost);
+        } else if !budget.take(cost) {
             if outbox.messages() == 0 {
                 half.outbox = None;
             }
             return Err(PushError::Full);
         }
-        outbox.append(rest);
+        outbox.append(rest, cost);
         Ok(())
     }
 
-    fn send(&self, half: &mut WriteHalf, frames: Bytes, limits: Option<&Limits>) -> Result<(), PushError> {
+    fn send(&self, half: &mut WriteHalf, frames: Frames, limits: Option<&Limits>) -> Result<(), PushError> {
         let Some(tls) = &mut half.tls else { return self.enqueue(half, frames, limits) };
         // Ciphertext once made is never dropped (the next record's number counts on it), so room is made sure of first.
         if let (Some(limits), Some(outbox)) = (limits, &half.outbox) {
-            let cost = Outbox::cost(&frames);
-            let full = outbox.bytes() + frames.len() > limits.max_outbox_bytes
+            let cost = frames.cost();
+            let full = outbox.bytes() + frames.bytes.len() > limits.max_outbox_bytes
                 || outbox.messages() >= limits.max_outbox_messages
                 || !self.mailbox.budget.take(cost);
             if full {
@@ -409,11 +348,11 @@ impl<E: Events> Slot<E> {
             // Only asked: what the records come to is taken below.
             self.mailbox.budget.give_back(cost);
         }
-        let mut records = Vec::with_capacity(frames.len() + 64);
-        if tls.encrypt(&frames, &mut records).is_err() {
+        let mut records = Vec::with_capacity(frames.bytes.len() + 64);
+        if tls.encrypt(&frames.bytes, &mut records).is_err() {
             return Err(half.stream.as_ref().map_or(PushError::Gone, Self::fail));
         }
-        self.enqueue(half, Bytes::from(records), None)
+        self.enqueue(half, records.into(), None)
     }
 
     /// Writes what waits. `false` when the transport is lost.
@@ -455,9 +394,9 @@ impl<E: Events> Slot<E> {
         let mut half = self.write.lock();
         publish();
         if !unsent.is_empty() {
-            self.enqueue(&mut half, Bytes::from(unsent), None)?;
+            self.enqueue(&mut half, Frames::from(unsent), None)?;
         }
-        self.send(&mut half, Bytes::from(head), None)
+        self.send(&mut half, Frames::from(head), None)
     }
 
     pub(super) fn push(&self, outgoing: &Outgoing, limits: &Limits) -> Result<(), PushError> {
@@ -465,7 +404,7 @@ impl<E: Events> Slot<E> {
         if half.phase != Phase::Open {
             return Err(PushError::Gone);
         }
-        let frames = outgoing.frames(self.window_bits);
+        let frames = outgoing.frames(self.window_bits, &self.mailbox.budget);
         self.send(&mut half, frames, Some(limits))?;
         drop(half);
         self.touch_data();
@@ -491,17 +430,17 @@ impl<E: Events> Slot<E> {
                     Err(_) => return Err(Self::fail(stream)),
                 }
             }
-            return self.enqueue(&mut half, Bytes::copy_from_slice(rest), Some(limits));
+            return self.enqueue(&mut half, rest.to_vec().into(), Some(limits));
         }
-        self.send(&mut half, Bytes::copy_from_slice(frames), Some(limits))
+        self.send(&mut half, frames.to_vec().into(), Some(limits))
     }
 
     pub(super) fn ping(&self) {
         let mut out = Vec::with_capacity(2);
         transport::frame_ping(&mut out);
         let mut half = self.write.lock();
-        if half.phase == Phase::Open && half.outbox.is_none() && self.send(&mut half, Bytes::from(out), None).is_ok() {
-            self.stamps.pinged.store(self.mailbox.uptime());
+        if half.phase == Phase::Open && half.outbox.is_none() && self.send(&mut half, Frames::from(out), None).is_ok() {
+            self.stamps.pinged(self.mailbox.uptime());
         }
     }
 
@@ -526,11 +465,11 @@ impl<E: Events> Slot<E> {
             self.abandon(&mut half);
             return true;
         }
-        let sent = last.is_empty() || self.send(&mut half, Bytes::from(last), None).is_ok();
+        let sent = last.is_empty() || self.send(&mut half, Frames::from(last), None).is_ok();
         if let Some(tls) = &mut half.tls {
             let mut farewell = Vec::new();
             let _best_effort = tls.close_notify(&mut farewell);
-            let _best_effort = self.enqueue(&mut half, Bytes::from(farewell), None);
+            let _best_effort = self.enqueue(&mut half, Frames::from(farewell), None);
         }
         if !sent {
             self.abandon(&mut half);
@@ -555,7 +494,7 @@ impl<E: Events> Slot<E> {
         half.stream = None;
         half.tls = None;
         if let Some(outbox) = half.outbox.take() {
-            self.mailbox.budget.give_back(outbox.total_cost());
+            self.mailbox.budget.give_back(outbox.charged());
         }
     }
 
@@ -574,7 +513,7 @@ impl<E> Drop for Slot<E> {
     fn drop(&mut self) {
         // A slot dropped before its shard took it over (a drain that ran over) still owes the budget.
         if let Some(outbox) = self.write.get_mut().outbox.take() {
-            self.mailbox.budget.give_back(outbox.total_cost());
+            self.mailbox.budget.give_back(outbox.charged());
         }
     }
 }
@@ -659,7 +598,7 @@ impl<E: Events> Session<E> {
 
     /// Uptime in milliseconds of the last data message in either direction.
     pub fn last_data(&self) -> u64 {
-        self.0.stamps.data.load(Ordering::Relaxed)
+        self.0.stamps.last_data()
     }
 
     /// Bytes waiting for the client.

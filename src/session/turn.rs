@@ -1,10 +1,11 @@
 //! One readiness turn: read once, walk the frames, hand on messages, flush once.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::deflate::{Deflator, FrameLimits, InflateEngine, InflateError, Inflator, WORTHWHILE_BYTES};
 use super::lot::Entry;
-use super::outbox::Outgoing;
+use super::outbox::{Budget, Outgoing};
 use super::slot::{Arrived, PushError, Session, Slot};
 use super::transport::{self, Incoming, Pipe, Protocol};
 use super::walker::Walker;
@@ -130,6 +131,7 @@ pub(super) enum Outcome {
 pub struct Turn<'a> {
     out: &'a mut Vec<u8>,
     deflate: &'a mut Deflator,
+    budget: &'a Arc<Budget>,
     max_frame: usize,
     window_bits: u8,
 }
@@ -149,7 +151,7 @@ impl Turn<'_> {
     /// Pushes to the session whose turn it is: behind what the turn has answered so far, in the same write. Pushed to
     /// the session itself it would overtake that.
     pub fn push(&mut self, outgoing: &Outgoing) {
-        self.out.extend_from_slice(&outgoing.frames(self.window_bits));
+        self.out.extend_from_slice(&outgoing.frames(self.window_bits, self.budget).bytes);
     }
 }
 
@@ -462,7 +464,8 @@ impl<E: Events> Taking<'_, E> {
     fn hand_over(&self, message: Message, out: &mut Vec<u8>, deflate: &mut Deflator) -> Option<CloseReason> {
         let before = out.len();
         let (max_frame, window_bits) = (self.policy.limits.max_frame_bytes, self.session.0.window_bits);
-        let mut turn = Turn { out: &mut *out, deflate, max_frame, window_bits };
+        let budget = &self.session.0.mailbox.budget;
+        let mut turn = Turn { out: &mut *out, deflate, budget, max_frame, window_bits };
         let handed = guarded("message", || E::on_message(self.session, message, &mut turn));
         if handed.is_some() {
             return None;

@@ -111,7 +111,8 @@ fn a_burst_of_many_turns_is_answered_in_order() {
 
 #[test]
 fn a_client_that_sends_without_end_is_owed_one_turn() {
-    use crate::session::lot::{Mail, Shard};
+    use crate::session::lot::Shard;
+    use crate::session::mailbox::Mail;
     use crate::session::outbox::Budget;
     use crate::session::slot::Slot;
 

@@ -29,6 +29,8 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub(super) const KEPT_ENTRIES: usize = 1_024;
 /// How long a peer may take to answer our close frame (specification 13.4.1).
 const CLOSE_PATIENCE_MS: u64 = 5_000;
+/// Letters answered before sockets are looked at again: many sessions that come or go at once must not hold up the rest.
+const LETTERS_IN_A_ROW: usize = 256;
 /// Sockets served before the runtime's other tasks get a chance: a third of a millisecond of small turns.
 const TURNS_IN_A_ROW: usize = 64;
 /// The same for sockets that used up their turn before and likely do again.
@@ -41,6 +43,11 @@ pub(super) struct Entry<E> {
 }
 
 impl<E: Events> Entry<E> {
+    /// What this makes the node hold, as it counts when some must go.
+    pub(super) fn weight(&self) -> usize {
+        self.session.0.outbox_weight() + self.busy.as_ref().map_or(0, |busy| busy.charged())
+    }
+
     /// Whether everything that was read is answered and everything answered is written.
     pub(super) fn is_quiet(&self) -> bool {
         let slot = &self.session.0;
@@ -58,11 +65,15 @@ pub(super) struct Shard<E> {
     pub(super) entries: Slab<Entry<E>>,
     generation: u32,
     pub(super) scratch: Scratch,
+    /// What other threads asked for and has not been done.
+    letters: VecDeque<Mail<E>>,
     /// Sessions with bytes at hand that no event will announce; each is in here once.
     pub(super) run: VecDeque<u64>,
     /// Sessions on their way out, with the uptime at which patience ends: the same patience for all, so in that order.
     pub(super) closing: VecDeque<(u64, u64)>,
     pub(super) draining: Vec<(u64, u64)>,
+    /// Sessions that are given up, one after the other, for the node's budget; the last goes first.
+    pub(super) givers: Vec<u64>,
     pub(super) sweep_cursor: Option<usize>,
     pub(super) next_sweep: Instant,
     pub(super) next_linger: Instant,
@@ -81,9 +92,11 @@ impl<E: Events> Shard<E> {
             entries: Slab::new(),
             generation: 0,
             scratch: Scratch::new(),
+            letters: VecDeque::new(),
             run: VecDeque::new(),
             closing: VecDeque::new(),
             draining: Vec::new(),
+            givers: Vec::new(),
             sweep_cursor: None,
             next_sweep: now + SWEEP_EVERY,
             next_linger: now,
@@ -131,8 +144,8 @@ impl<E: Events> Shard<E> {
             }
             self.mailbox.turn_away(&entry.session);
         }
-        let letters = self.mailbox.take();
-        for letter in letters {
+        self.letters.extend(self.mailbox.take());
+        for letter in self.letters.drain(..) {
             if let Mail::Adopt(session, _) = letter {
                 self.mailbox.turn_away(&session);
             }
@@ -142,7 +155,7 @@ impl<E: Events> Shard<E> {
     /// Waits for sockets, letters or the next look at the clock; with work at hand only looks.
     async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> io::Result<()> {
         self.ready.clear();
-        if !self.run.is_empty() || self.sweep_cursor.is_some() {
+        if self.has_work() {
             yield_now().await;
             return self.set.look(&mut self.ready);
         }
@@ -157,6 +170,11 @@ impl<E: Events> Shard<E> {
             () = mailbox.notified() => Ok(()),
             () = alarm => Ok(()),
         }
+    }
+
+    /// Whether something is left that nobody will announce.
+    fn has_work(&self) -> bool {
+        !self.run.is_empty() || !self.letters.is_empty() || !self.givers.is_empty() || self.sweep_cursor.is_some()
     }
 
     async fn serve_ready(&mut self) {
@@ -276,8 +294,13 @@ impl<E: Events> Shard<E> {
     }
 
     fn take_mail(&mut self) {
-        let letters = self.mailbox.take();
-        for letter in letters {
+        if self.letters.is_empty() {
+            self.letters = self.mailbox.take().into();
+        } else {
+            self.letters.extend(self.mailbox.take());
+        }
+        for _ in 0..LETTERS_IN_A_ROW {
+            let Some(letter) = self.letters.pop_front() else { break };
             match letter {
                 Mail::Adopt(session, early) => self.adopt(session, early),
                 Mail::Run(session) => {

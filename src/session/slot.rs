@@ -221,8 +221,8 @@ impl<E: Events> Slot<E> {
         self.write.lock().outbox.as_ref().map_or(0, |o| o.bytes())
     }
 
-    /// What the node's budget is charged for what waits to be written.
-    pub(super) fn outbox_cost(&self) -> usize {
+    /// What waits to be written, as it counts when some must go.
+    pub(super) fn outbox_weight(&self) -> usize {
         self.write.lock().outbox.as_ref().map_or(0, |o| o.weight())
     }
 

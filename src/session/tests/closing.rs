@@ -190,3 +190,46 @@ fn a_hub_that_stops_leaves_nobody_waiting() {
     assert_eq!(world.hub.open(late, socket, Vec::new()).map(drop), Err(PushError::Gone));
     assert_eq!(world.left(), (0, 0, 0));
 }
+
+#[test]
+fn the_end_of_many_at_once_leaves_room_for_others_in_between() {
+    use crate::session::lot::Shard;
+    use crate::session::mailbox::Mail;
+    use crate::session::outbox::Budget;
+    use crate::session::slot::Slot;
+
+    const MANY: usize = 600;
+    let world = World::new();
+    let context = world.runtime.enter();
+    let (mut shard, mailbox) = Shard::new(Instant::now(), Arc::new(Budget::new(1 << 20))).unwrap();
+    drop(context);
+    // Limits that are over as soon as they are looked at.
+    let limits = Limits { max_duration: Some(Duration::ZERO), ..Limits::default() };
+    let probes: Vec<_> = (0..MANY).map(|_| world.probe(&Setup { limits, ..Setup::default() })).collect();
+    let logs: Vec<_> = probes.iter().map(|probe| Arc::clone(&probe.log)).collect();
+    let clients: Vec<_> = probes
+        .into_iter()
+        .map(|probe| {
+            let (client, stream) = loopback(false);
+            stream.set_nonblocking(true).unwrap();
+            let socket = Socket { stream, tls: None, unsent: Vec::new(), early: Vec::new(), window_bits: 0 };
+            let session = Session(Arc::new(Slot::new(probe, Arc::clone(&mailbox), socket)));
+            mailbox.sessions.fetch_add(1, Ordering::Relaxed);
+            assert!(mailbox.send(Mail::Adopt(session, Vec::new())));
+            client
+        })
+        .collect();
+    let ended = || logs.iter().filter(|log| log.end().is_some()).count();
+    world.runtime.block_on(async {
+        let mut alarm = std::pin::pin!(tokio::time::sleep(PATIENCE));
+        let (start, mut before) = (Instant::now(), 0);
+        while ended() < MANY {
+            shard.round(alarm.as_mut()).await.unwrap();
+            let now = ended();
+            assert!(now - before <= 64, "{} ended in one round", now - before);
+            before = now;
+            assert!(start.elapsed() < PATIENCE, "{now} of {MANY} ended");
+        }
+    });
+    drop(clients);
+}

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashSet;
 
+use super::handle::Session;
 use super::lot::Shard;
 use super::mailbox::{Mail, Mailbox};
 use super::outbox::Budget;
-use super::slot::{Session, Slot, Socket};
+use super::slot::{Slot, Socket};
 use super::{Events, PushError};
 use crate::clock::EpochMillis;
 use crate::fault::CloseReason;

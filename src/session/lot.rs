@@ -15,10 +15,11 @@ use slab::Slab;
 use tokio::task::yield_now;
 use tokio::time::{Instant as Moment, Sleep, sleep_until};
 
+use super::handle::Session;
 use super::mailbox::{Mail, Mailbox};
 use super::outbox::Budget;
 use super::readiness::ReadinessSet;
-use super::slot::{Arrived, Session};
+use super::slot::Arrived;
 use super::turn::{Busy, Outcome, Scratch};
 use super::{Events, turn};
 use crate::fault::CloseReason;

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Events;
+use super::handle::Session;
 use super::outbox::Budget;
-use super::slot::Session;
 use crate::fault::CloseReason;
 
 /// What other threads ask of a shard.

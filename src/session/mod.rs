@@ -22,6 +22,7 @@
 mod deflate;
 #[doc(hidden)]
 pub mod fuzzing;
+mod handle;
 pub mod hub;
 mod lot;
 mod mailbox;
@@ -40,9 +41,10 @@ mod walker;
 mod tests;
 
 pub use deflate::{Agreement, negotiate};
+pub use handle::{ExchangePermit, PushError, Session};
 pub use hub::{Config, Hub, Stats};
 pub use outbox::Outgoing;
-pub use slot::{ExchangePermit, PushError, Session, Socket};
+pub use slot::Socket;
 pub use transport::accept_key;
 pub use turn::Turn;
 

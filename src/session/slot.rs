@@ -1,8 +1,6 @@
 //! One session: its socket, its stamps, and what it holds only while busy.
 
-use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -10,6 +8,7 @@ use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use super::Events;
+use super::handle::{PushError, Session};
 use super::mailbox::{Mail, Mailbox};
 use super::outbox::{Flushed, Frames, Outbox, Outgoing};
 use super::stamps::Stamps;
@@ -18,17 +17,6 @@ use super::tls::{TlsSession, TlsStatus};
 use super::transport;
 use crate::fault::CloseReason;
 use crate::limits::Limits;
-
-/// Why a push was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// The session is closing or closed.
-    #[error("the session is gone")]
-    Gone,
-    /// The client does not read fast enough, or the node's budget is used up.
-    #[error("the session's outbox is full")]
-    Full,
-}
 
 /// A socket whose handshake is done, as the listener hands it over.
 #[derive(Debug)]
@@ -43,28 +31,6 @@ pub struct Socket {
     pub early: Vec<u8>,
     /// Largest window for compressed messages to the client, 9 to 15 bits; 0 when compression was not negotiated.
     pub window_bits: u8,
-}
-
-/// A live session. Cheap to clone, and keeps nothing of the operating system's once the session ended.
-pub struct Session<E>(pub(super) Arc<Slot<E>>);
-
-impl<E> Clone for Session<E> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<E> Deref for Session<E> {
-    type Target = E;
-    fn deref(&self) -> &E {
-        &self.0.events
-    }
-}
-
-impl<E: Events> fmt::Debug for Session<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Session").field(&self.0.events.id()).finish()
-    }
 }
 
 /// The state behind a [`Session`]; about 170 bytes with the gateway's record, and all an idle session has.
@@ -502,6 +468,36 @@ impl<E: Events> Slot<E> {
         self.write.lock().phase == Phase::Gone
     }
 
+    pub(super) fn hold(&self) {
+        self.set_flag(HELD);
+    }
+
+    /// Whether it was held.
+    pub(super) fn unhold(&self) -> bool {
+        self.clear_flag(HELD)
+    }
+
+    /// Whether it was not draining; it is now.
+    pub(super) fn begin_drain(&self) -> bool {
+        self.set_flag(DRAINING)
+    }
+
+    pub(super) fn exchange_begins(&self) {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn exchange_ends(self: &Arc<Self>) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Looks again whether reading may go on.
+    pub(super) fn wake(self: &Arc<Self>) {
+        if self.has_flag(PAUSED) {
+            self.schedule();
+        }
+    }
+
     fn schedule(self: &Arc<Self>) {
         if self.set_flag(SCHEDULED) {
             self.mailbox.send(Mail::Run(Session(Arc::clone(self))));
@@ -515,112 +511,5 @@ impl<E> Drop for Slot<E> {
         if let Some(outbox) = self.write.get_mut().outbox.take() {
             self.mailbox.budget.give_back(outbox.charged());
         }
-    }
-}
-
-impl<E: Events> Session<E> {
-    /// Puts a message into the session's outbox, or straight onto its socket when nothing waits there.
-    ///
-    /// `Ok` means the message will be written before anything pushed later, as long as the session lives; not that
-    /// the client has it. Callable from any thread; the order of concurrent calls is the order they get the lock in.
-    ///
-    /// # Errors
-    /// [`PushError::Gone`] when the session is closing or closed; [`PushError::Full`] when the client does not read.
-    pub fn push(&self, outgoing: &Outgoing) -> Result<(), PushError> {
-        self.0.push(outgoing, &self.0.events.policy().limits)
-    }
-
-    /// Like [`Session::push`], for an answer the client waits for: one that does not fit ends the session as a slow
-    /// consumer, since nobody else could be told.
-    ///
-    /// # Errors
-    /// As [`Session::push`].
-    pub fn answer(&self, outgoing: &Outgoing) -> Result<(), PushError> {
-        let outcome = self.push(outgoing);
-        if outcome == Err(PushError::Full) {
-            self.close(&CloseReason::SlowConsumer);
-        }
-        outcome
-    }
-
-    /// Ends the session; returns whether it was still open. Its close frame goes behind whatever waits.
-    pub fn close(&self, reason: &CloseReason) -> bool {
-        let ended = self.0.begin_close(reason, &[]);
-        if ended {
-            self.0.mailbox.send(Mail::Closing(self.clone()));
-            self.tell_end(reason);
-        }
-        ended
-    }
-
-    /// Tells whoever serves the session of its end. A panic there must not take a shard and all its sessions along.
-    pub(super) fn tell_end(&self, reason: &CloseReason) {
-        let _reported = crate::tasks::guarded("session end", || E::on_end(self, reason));
-    }
-
-    /// Whether pushes are taken.
-    pub fn is_open(&self) -> bool {
-        !self.0.is_closing()
-    }
-
-    /// Hands over no more messages, and reads none once those at hand are used up, until [`Session::release`].
-    pub fn hold(&self) {
-        self.0.set_flag(HELD);
-    }
-
-    /// Ends a [`Session::hold`].
-    pub fn release(&self) {
-        if self.0.clear_flag(HELD) {
-            self.wake();
-        }
-    }
-
-    /// Looks again whether reading may go on.
-    fn wake(&self) {
-        if self.0.has_flag(PAUSED) {
-            self.0.schedule();
-        }
-    }
-
-    /// Counts an exchange that outlives the turn, until the permit is dropped.
-    pub fn begin_exchange(&self) -> ExchangePermit<E> {
-        self.0.in_flight.fetch_add(1, Ordering::SeqCst);
-        ExchangePermit(self.clone())
-    }
-
-    /// Stops reading; the session ends with `reason` once its exchanges are answered and its outbox is empty, or at
-    /// uptime `deadline` in milliseconds.
-    pub(super) fn drain(&self, deadline: u64) {
-        if self.0.set_flag(DRAINING) {
-            self.0.mailbox.send(Mail::Drain(self.clone(), deadline));
-        }
-    }
-
-    /// Uptime in milliseconds of the last data message in either direction.
-    pub fn last_data(&self) -> u64 {
-        self.0.stamps.last_data()
-    }
-
-    /// Bytes waiting for the client.
-    pub fn outbox_bytes(&self) -> usize {
-        self.0.outbox_bytes()
-    }
-}
-
-/// Counts one exchange of a session while it lives.
-#[derive(Debug)]
-pub struct ExchangePermit<E: Events>(Session<E>);
-
-impl<E: Events> ExchangePermit<E> {
-    /// Whose exchange it is.
-    pub const fn session(&self) -> &Session<E> {
-        &self.0
-    }
-}
-
-impl<E: Events> Drop for ExchangePermit<E> {
-    fn drop(&mut self) {
-        self.0.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.0.wake();
     }
 }

@@ -4,9 +4,10 @@ use std::mem;
 use std::sync::Arc;
 
 use super::deflate::{Deflator, FrameLimits, InflateEngine, InflateError, Inflator, WORTHWHILE_BYTES};
+use super::handle::{PushError, Session};
 use super::lot::Entry;
 use super::outbox::{Budget, Outgoing};
-use super::slot::{Arrived, PushError, Session, Slot};
+use super::slot::{Arrived, Slot};
 use super::transport::{self, Incoming, Pipe, Protocol};
 use super::walker::Walker;
 use super::{Events, Policy};
@@ -114,7 +115,7 @@ impl Busy {
 pub(super) enum Outcome {
     /// Nothing more to do until an event comes.
     Parked,
-    /// Waiting for [`Session::wake`] or for the client to read.
+    /// Waiting for [`Slot::wake`] or for the client to read.
     Paused,
     /// There is more at hand that no event will announce.
     Again,

@@ -278,7 +278,8 @@ async fn thousands_of_abandoned_handshakes_leave_nothing_behind() {
 #[tokio::test]
 async fn a_broken_backend_is_an_error_frame_and_the_session_stays() {
     let backend = Backend::start().await;
-    let gateway = start(&backend).await;
+    let patient = API.replace("timeoutInMillis: 300", "timeoutInMillis: 3000");
+    let gateway = TestGateway::builder().routes_yaml(&patient).backend(&backend).start().await;
     let mut neighbour = Neighbour::of(&gateway).await;
     let mut client = gateway.client("/dev").open().await;
     let large = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", 10 << 20, "x".repeat(10 << 20));

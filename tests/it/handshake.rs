@@ -173,6 +173,7 @@ async fn a_plain_get_needs_an_upgrade() {
         let answer = gateway.call("GET", path, &[], b"").await;
         assert_eq!((answer.status, answer.text()), (426, r#"{"message":"Upgrade Required"}"#), "{path}");
         assert_eq!(answer.header("Upgrade"), Some("websocket"), "{path}");
+        assert!(answer.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")), "{answer:?}");
     }
     assert_eq!(gateway.call("GET", "/nowhere", &[], b"").await.status, 403);
     backend.no_more("/connect").await;

@@ -23,7 +23,7 @@ pub struct Profile {
 }
 
 /// What was settled when a connection was made; lives as long as it does, so every byte counts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionContext {
     /// The connection.
     pub id: ConnectionId,

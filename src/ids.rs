@@ -208,7 +208,7 @@ pub fn random_uuid() -> String {
 }
 
 /// One start of a node: 24 bits, handed out by the registry, never reused while old ids may be around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(u32);
 
 impl Incarnation {

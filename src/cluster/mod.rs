@@ -5,6 +5,8 @@
 //! names a node that is no more, since nobody else could have minted it. Both are proof, so both are *gone*.
 
 mod groups;
+pub mod registry;
+pub mod transport;
 
 use std::sync::Arc;
 

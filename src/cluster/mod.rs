@@ -5,8 +5,13 @@
 //! names a node that is no more, since nobody else could have minted it. Both are proof, so both are *gone*.
 
 mod groups;
+pub mod memory;
+pub mod redis;
 pub mod registry;
 pub mod transport;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -66,7 +66,7 @@ pub(super) fn refused(error: &ServerError, key: impl Fn(usize) -> String) -> Reg
         "NOAUTH" => RegistryError::Refused("it asks for a password, and none was given".to_owned()),
         "WRONGPASS" => RegistryError::Refused("wrong user or password".to_owned()),
         "LOADING" => RegistryError::Unreachable("it is still loading its data".to_owned()),
-        "BUSY" => RegistryError::Unreachable("it is busy with somebody's script".to_owned()),
+        "BUSY" => RegistryError::Unreachable(format!("it is busy: {words}")),
         "MASTERDOWN" => RegistryError::Unreachable("it is a replica that has lost its master".to_owned()),
         "CLUSTERDOWN" => RegistryError::Unreachable(format!("the Cluster is down: {words}")),
         "TRYAGAIN" | "MOVED" | "ASK" => RegistryError::Unreachable("its slots are just being moved".to_owned()),

@@ -32,9 +32,12 @@ use std::time::Duration;
 pub use address::{Address, AddressError, Shape, Target};
 pub use dial::TlsError;
 use redis::{Cmd, Value};
+use tokio::time::Instant;
 
 use self::dial::Dialer;
 use self::error::Refusal;
+
+pub(in crate::cluster) use self::keys::slot;
 use self::keys::{Key, Keys};
 use self::link::{Link, Place};
 use self::sentinel::Sentinels;
@@ -106,6 +109,7 @@ pub enum ConnectError {
 pub struct Redis {
     servers: Servers,
     keys: Keys,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -137,7 +141,7 @@ impl Command {
     }
 
     fn slot(&self) -> u16 {
-        self.keys.first().map_or(0, |key| keys::slot(&key.name))
+        self.keys.first().map_or(0, |key| slot(&key.name))
     }
 
     fn key(&self, number: usize) -> String {
@@ -158,7 +162,7 @@ impl Redis {
             }
             Shape::Cluster(seeds) => Servers::Many(Slots::new(seeds, dialer, config.timeout)),
         };
-        Ok(Self { servers, keys: Keys::new(config.prefix.clone()) })
+        Ok(Self { servers, keys: Keys::new(config.prefix.clone()), timeout: config.timeout })
     }
 
     /// The same, and makes sure that Redis is there, lets this node in and is written by a version like this one.
@@ -169,7 +173,10 @@ impl Redis {
     }
 
     /// Whether Redis answers, lets this node in, and is written by a version like this one.
+    ///
+    /// Warns in the log when Redis would rather evict our keys than refuse a write.
     pub async fn check(&self) -> Result<(), RegistryError> {
+        self.warn_of_eviction().await?;
         let key = self.keys.schema();
         let name = key.name.clone();
         let found = self.one(Command::new("GET", key)).await?;
@@ -186,27 +193,51 @@ impl Redis {
         }
     }
 
+    /// A user may lack the right to ask; then nothing is said. Of a Cluster the operator has to know it.
+    async fn warn_of_eviction(&self) -> Result<(), RegistryError> {
+        let Servers::One(link) = &self.servers else { return Ok(()) };
+        let info = link.ask(&[redis::cmd("INFO").arg("memory").take()], self.deadline()).await?;
+        if let Some(Value::BulkString(info)) = info.first() {
+            let info = String::from_utf8_lossy(info);
+            let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+            let policy = value("maxmemory_policy:");
+            if value("maxmemory:") != "0" && !matches!(policy, "" | "noeviction") && !policy.starts_with("volatile-") {
+                tracing::warn!(
+                    policy,
+                    "Redis evicts keys when its memory is full: nodes and records of connections would be lost unseen; \
+                     set maxmemory-policy noeviction"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Sends one command; its answer.
     async fn one(&self, command: Command) -> Result<Value, RegistryError> {
-        Ok(self.ask(vec![command]).await?.pop().unwrap_or_default())
+        Ok(self.ask(&[command], self.deadline()).await?.pop().unwrap_or_default())
+    }
+
+    /// When a call that begins now has to be done.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     /// Sends commands, those for one server in one piece; their answers in order. An error is the first refusal: the
     /// others may have been done.
-    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Value>, RegistryError> {
-        let mut answers = self.send(&commands).await?;
+    async fn ask(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+        let mut answers = self.send(commands, until).await?;
         for (command, answer) in commands.iter().zip(&mut answers) {
             if let (Value::ServerError(said), Some(full)) = (&*answer, &command.full)
                 && error::sort(said) == Refusal::NoScript
             {
                 let again = Command { keys: command.keys.clone(), cmd: full.clone(), full: None };
-                *answer = self.send(&[again]).await?.pop().unwrap_or_default();
+                *answer = self.send(&[again], until).await?.pop().unwrap_or_default();
             }
         }
         for (command, answer) in commands.iter().zip(&answers) {
             if let Value::ServerError(said) = answer {
                 if error::sort(said) == Refusal::WrongType {
-                    return Err(self.wrong_type(command).await);
+                    return Err(self.wrong_type(command, until).await);
                 }
                 return Err(error::refused(said, |number| command.key(number)));
             }
@@ -214,20 +245,25 @@ impl Redis {
         Ok(answers)
     }
 
-    async fn send(&self, commands: &[Command]) -> Result<Vec<Value>, RegistryError> {
-        match &self.servers {
+    async fn send(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+        let answers = match &self.servers {
             Servers::One(link) => {
                 let cmds: Vec<Cmd> = commands.iter().map(|command| command.cmd.clone()).collect();
-                link.ask(&cmds).await
+                link.ask(&cmds, until).await
             }
-            Servers::Many(slots) => slots.ask(commands).await,
-        }
+            Servers::Many(slots) => slots.ask(commands, until).await,
+        };
+        // Of all the ways to wait for a server only the whole of it means something to who asked.
+        answers.map_err(|error| match error {
+            RegistryError::TimedOut(_) => RegistryError::TimedOut(self.timeout),
+            error => error,
+        })
     }
 
     /// Names the key that holds another type than ours.
-    async fn wrong_type(&self, command: &Command) -> RegistryError {
+    async fn wrong_type(&self, command: &Command, until: Instant) -> RegistryError {
         let of = |key: &Key| Command::new("TYPE", key.clone());
-        let types = match self.send(&command.keys.iter().map(of).collect::<Vec<_>>()).await {
+        let types = match self.send(&command.keys.iter().map(of).collect::<Vec<_>>(), until).await {
             Ok(types) => types,
             Err(error) => return error,
         };

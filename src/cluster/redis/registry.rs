@@ -25,20 +25,12 @@ impl Registry for Redis {
     fn join<'a>(&'a self, info: &'a NodeInfo, lease: Duration) -> Answer<'a, Incarnation> {
         Box::pin(async move {
             let keys = &self.keys;
-            let of = vec![
-                keys.schema(),
-                keys.dataset(),
-                keys.beat(),
-                keys.next(),
-                keys.nodes(),
-                keys.leases(),
-                keys.tombs(),
-            ];
-            let next = keys.next();
-            let start = Incarnation::new(u32::from_be_bytes(random_bytes())).get();
-            let call = scripts::JOIN.on(of).arg(SCHEMA).arg(random_number()).arg(start);
+            let of = vec![keys.schema(), keys.dataset(), keys.beat(), keys.nodes(), keys.leases(), keys.tombs()];
+            // At random and not counted: a counter that was rolled back would give what a living node already has.
+            let first = Incarnation::new(u32::from_be_bytes(random_bytes())).get();
+            let call = scripts::JOIN.on(of).arg(SCHEMA).arg(random_number()).arg(first);
             let answer = self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await?;
-            incarnation(&answer).ok_or_else(|| unfit(&next, &answer))
+            incarnation(&answer).ok_or_else(|| unfit(&keys.nodes(), &answer))
         })
     }
 
@@ -92,7 +84,7 @@ impl Registry for Redis {
             let (nodes, tombs) = (self.keys.nodes(), self.keys.tombs());
             // In this order: one that is buried in between has its tombstone in the second answer.
             let node = Command::new("HGET", nodes.clone()).arg(of.get());
-            let answers = self.ask(vec![node, Command::new("GETBIT", tombs).arg(of.get())]).await?;
+            let answers = self.ask(&[node, Command::new("GETBIT", tombs).arg(of.get())], self.deadline()).await?;
             match answers.as_slice() {
                 [_, Value::Int(1)] => Ok(Fate::Buried),
                 [Value::BulkString(json), _] => {
@@ -121,8 +113,9 @@ impl Registry for Redis {
     fn write<'a>(&'a self, batch: &'a [Write]) -> Answer<'a, ()> {
         Box::pin(async move {
             let (first, then) = self.writes(batch);
+            let until = self.deadline();
             for commands in first.chunks(BATCH).chain(then.chunks(BATCH)) {
-                let _counts = self.ask(commands.to_vec()).await?;
+                let _counts = self.ask(commands, until).await?;
             }
             Ok(())
         })

@@ -121,7 +121,7 @@ impl Memory {
 }
 
 impl Shared {
-    /// The next of a fixed row of numbers (SplitMix64).
+    /// The next of a fixed row of numbers (`SplitMix64`).
     fn number(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

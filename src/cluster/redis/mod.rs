@@ -180,16 +180,16 @@ impl Redis {
         let key = self.keys.schema();
         let name = key.name.clone();
         let found = self.one(Command::new("GET", key)).await?;
-        match found {
-            Value::Nil => Ok(()),
-            Value::BulkString(found) if found == keys::SCHEMA.to_string().as_bytes() => Ok(()),
-            Value::BulkString(found) => {
-                match std::str::from_utf8(&found).ok().filter(|text| text.parse::<u32>().is_ok()) {
-                    Some(text) => Err(RegistryError::Schema { found: text.to_owned(), ours: keys::SCHEMA }),
-                    None => Err(error::foreign(&name, &found)),
-                }
-            }
-            other => Err(error::foreign(&name, format!("{other:?}").as_bytes())),
+        if found == Value::Nil {
+            return Ok(());
+        }
+        let Value::BulkString(found) = found else {
+            return Err(error::foreign(&name, format!("{found:?}").as_bytes()));
+        };
+        match std::str::from_utf8(&found).ok().and_then(|text| text.parse::<u32>().ok()) {
+            Some(keys::SCHEMA) => Ok(()),
+            Some(other) => Err(RegistryError::Schema { found: other.to_string(), ours: keys::SCHEMA }),
+            None => Err(error::foreign(&name, &found)),
         }
     }
 
@@ -254,9 +254,9 @@ impl Redis {
             Servers::Many(slots) => slots.ask(commands, until).await,
         };
         // Of all the ways to wait for a server only the whole of it means something to who asked.
-        answers.map_err(|error| match error {
-            RegistryError::TimedOut(_) => RegistryError::TimedOut(self.timeout),
-            error => error,
+        answers.map_err(|error| {
+            let is_late = matches!(error, RegistryError::TimedOut(_));
+            if is_late { RegistryError::TimedOut(self.timeout) } else { error }
         })
     }
 
@@ -268,12 +268,10 @@ impl Redis {
             Err(error) => return error,
         };
         for (key, found) in command.keys.iter().zip(types) {
-            match found {
-                Value::SimpleString(found) if found != key.kind.name() && found != "none" => {
-                    let found = format!("a {found} instead of a {}", key.kind.name());
-                    return RegistryError::Foreign { key: key.name.clone(), found };
-                }
-                _ => {}
+            let Value::SimpleString(found) = found else { continue };
+            if found != key.kind.name() && found != "none" {
+                let found = format!("a {found} instead of a {}", key.kind.name());
+                return RegistryError::Foreign { key: key.name.clone(), found };
             }
         }
         RegistryError::Foreign { key: command.key(1), found: "a value of another type".to_owned() }

@@ -47,10 +47,8 @@ impl Registry for Redis {
                 keys.graves(),
             ];
             let call = scripts::RENEW.on(of).arg(SCHEMA).arg(random_number()).arg(me.get());
-            match self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await? {
-                Value::Nil => Ok(Renewal::Buried),
-                answer => self.heartbeat(&answer).map(Renewal::Alive),
-            }
+            let answer = self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await?;
+            if answer == Value::Nil { Ok(Renewal::Buried) } else { self.heartbeat(&answer).map(Renewal::Alive) }
         })
     }
 
@@ -238,17 +236,10 @@ impl Redis {
     async fn scan(&self, name: &str, key: &Key, cursor: Option<u64>) -> Result<(Option<u64>, Vec<Value>)> {
         let command = Command::new(name, key.clone()).arg(cursor.unwrap_or(0)).arg("COUNT").arg(PAGE);
         let answer = self.one(command).await?;
-        match answer {
-            Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
-                Ok([cursor, Value::Array(found)]) => {
-                    let next = number(&cursor).ok_or_else(|| unfit(key, &cursor))?;
-                    Ok((Some(next).filter(|next| *next != 0), found))
-                }
-                Ok([_, other]) => Err(unfit(key, &other)),
-                Err(_) => Err(unfit(key, &Value::Nil)),
-            },
-            other => Err(unfit(key, &other)),
-        }
+        let Value::Array(parts) = &answer else { return Err(unfit(key, &answer)) };
+        let [cursor, Value::Array(found)] = parts.as_slice() else { return Err(unfit(key, &answer)) };
+        let next = number(cursor).ok_or_else(|| unfit(key, cursor))?;
+        Ok((Some(next).filter(|next| *next != 0), found.clone()))
     }
 
     /// What a renewal answers: dataset, beat, whether the entry was new, now, nodes, leases, graves.
@@ -295,11 +286,7 @@ fn fields<T>(key: &Key, value: &Value, read: impl Fn(&[u8]) -> Option<T>) -> Res
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
-    }
+    if let Value::BulkString(bytes) = value { Some(bytes) } else { None }
 }
 
 fn text(value: &Value) -> Option<&str> {
@@ -307,10 +294,7 @@ fn text(value: &Value) -> Option<&str> {
 }
 
 fn number(value: &Value) -> Option<u64> {
-    match value {
-        Value::Int(number) => u64::try_from(*number).ok(),
-        other => text(other)?.parse().ok(),
-    }
+    if let Value::Int(number) = value { u64::try_from(*number).ok() } else { text(value)?.parse().ok() }
 }
 
 fn incarnation(value: &Value) -> Option<Incarnation> {

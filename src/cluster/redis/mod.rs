@@ -173,10 +173,7 @@ impl Redis {
     }
 
     /// Whether Redis answers, lets this node in, and is written by a version like this one.
-    ///
-    /// Warns in the log when Redis would rather evict our keys than refuse a write.
     pub async fn check(&self) -> Result<(), RegistryError> {
-        self.warn_of_eviction().await?;
         let key = self.keys.schema();
         let name = key.name.clone();
         let found = self.one(Command::new("GET", key)).await?;
@@ -193,23 +190,20 @@ impl Redis {
         }
     }
 
-    /// A user may lack the right to ask; then nothing is said. Of a Cluster the operator has to know it.
-    async fn warn_of_eviction(&self) -> Result<(), RegistryError> {
-        let Servers::One(link) = &self.servers else { return Ok(()) };
-        let info = link.ask(&[redis::cmd("INFO").arg("memory").take()], self.deadline()).await?;
-        if let Some(Value::BulkString(info)) = info.first() {
-            let info = String::from_utf8_lossy(info);
-            let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
-            let policy = value("maxmemory_policy:");
-            if value("maxmemory:") != "0" && !matches!(policy, "" | "noeviction") && !policy.starts_with("volatile-") {
-                tracing::warn!(
-                    policy,
-                    "Redis evicts keys when its memory is full: nodes and records of connections would be lost unseen; \
-                     set maxmemory-policy noeviction"
-                );
-            }
+    /// Warns in the log when Redis would rather evict our keys than refuse a write. A user may lack the right to ask; then
+    /// nothing is said. Of a Cluster the operator has to know it.
+    async fn warn_of_eviction(&self, until: Instant) {
+        let Servers::One(link) = &self.servers else { return };
+        let Ok(info) = link.ask(&[redis::cmd("INFO").arg("memory").take()], until).await else { return };
+        if let Some(Value::BulkString(info)) = info.first()
+            && let Some(policy) = evicting_policy(&String::from_utf8_lossy(info))
+        {
+            tracing::warn!(
+                policy,
+                "Redis evicts keys when its memory is full: nodes and records of connections would be lost unseen; \
+                 set maxmemory-policy to noeviction"
+            );
         }
-        Ok(())
     }
 
     /// Sends one command; its answer.
@@ -275,5 +269,46 @@ impl Redis {
             }
         }
         RegistryError::Foreign { key: command.key(1), found: "a value of another type".to_owned() }
+    }
+}
+
+/// The policy by which Redis may evict keys of ours, from what `INFO memory` says. Those that only take keys with a
+/// lifetime leave all but claims and counters.
+fn evicting_policy(info: &str) -> Option<&str> {
+    let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+    let policy = value("maxmemory_policy:");
+    (value("maxmemory:") != "0" && policy.starts_with("allkeys-")).then_some(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_checked_without_redis_is() {
+        let good = Config {
+            url: Secret::from("redis://localhost"),
+            prefix: Config::PREFIX.to_owned(),
+            ca_file: None,
+            timeout: Config::TIMEOUT,
+        };
+        assert!(good.check().is_ok());
+        let said = |config: Config| config.check().unwrap_err().to_string();
+        let prefix = said(Config { prefix: "a b".to_owned(), ..good.clone() });
+        assert!(prefix.starts_with("the prefix of keys"), "{prefix}");
+        let timeout = said(Config { timeout: Duration::ZERO, ..good.clone() });
+        assert_eq!(timeout, "the timeout of Redis is between 10 ms and 30 s");
+        let url = said(Config { url: Secret::from("http://:hunter2@localhost"), ..good.clone() });
+        assert!(url.starts_with("the URL of Redis: begins with none of redis://") && !url.contains("hunter2"), "{url}");
+    }
+
+    #[test]
+    fn a_policy_that_would_evict_our_keys_is_seen() {
+        let info =
+            |memory: &str, policy: &str| format!("# Memory\r\nmaxmemory:{memory}\r\nmaxmemory_policy:{policy}\r\n");
+        assert_eq!(evicting_policy(&info("1000", "allkeys-lru")), Some("allkeys-lru"));
+        for (memory, policy) in [("0", "allkeys-lru"), ("1000", "noeviction"), ("1000", "volatile-ttl")] {
+            assert_eq!(evicting_policy(&info(memory, policy)), None, "{memory} {policy}");
+        }
     }
 }

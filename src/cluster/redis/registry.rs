@@ -29,8 +29,11 @@ impl Registry for Redis {
             // At random and not counted: a counter that was rolled back would give what a living node already has.
             let first = Incarnation::new(u32::from_be_bytes(random_bytes())).get();
             let call = scripts::JOIN.on(of).arg(SCHEMA).arg(random_number()).arg(first);
-            let answer = self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await?;
-            incarnation(&answer).ok_or_else(|| unfit(&keys.nodes(), &answer))
+            let (command, until) = (call.arg(&*form::write_node(info)).arg(millis(lease)).command(), self.deadline());
+            let answer = self.ask(&[command], until).await?.pop().unwrap_or_default();
+            let incarnation = incarnation(&answer).ok_or_else(|| unfit(&keys.nodes(), &answer))?;
+            self.warn_of_eviction(until).await;
+            Ok(incarnation)
         })
     }
 

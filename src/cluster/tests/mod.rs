@@ -15,7 +15,7 @@ use self::contract::Stand;
 use self::servers::{Authority, Cluster, Options, Server, Watched};
 use super::memory::Memory;
 use super::redis::{Config, Redis};
-use super::registry::RegistryError;
+use super::registry::{Registry as _, RegistryError, Write};
 use crate::secret::Secret;
 
 /// A deadline that a loaded machine keeps, for tests that are not about deadlines.
@@ -165,4 +165,43 @@ async fn the_contract_holds_over_tls_in_a_cluster_and_behind_sentinel() {
         trusting(&authority, &group.url(), move || twin.servers[0].flush())
     })
     .await;
+}
+
+/// What a run of one seed does, written down.
+async fn history(seed: u64) -> String {
+    let memory = Memory::new(seed);
+    let mut lines = Vec::new();
+    for n in 0..5 {
+        let node = memory.join(&contract::info("node"), contract::LONG).await.unwrap();
+        lines.push(format!("{node:?} {:?}", memory.renew(node, &contract::info("node"), contract::LONG).await));
+        if n % 2 == 0 {
+            memory.leave(node, true).await.unwrap();
+        }
+    }
+    lines.join("\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_seed_makes_one_history() {
+    assert_eq!(history(1).await, history(1).await);
+    assert_ne!(history(1).await, history(2).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rolled_back_memory_has_lost_what_came_after() {
+    let memory = Memory::new(3);
+    let me = memory.join(&contract::info("me"), contract::LONG).await.unwrap();
+    let before = contract::beat(&memory, me, "me").await;
+    let kept = memory.snapshot();
+    let record = contract::connection(me, 1);
+    memory.write(&[Write::Put(record.clone())]).await.unwrap();
+    let late = memory.join(&contract::info("late"), contract::LONG).await.unwrap();
+    assert_eq!(memory.connections(), [record.id]);
+    memory.roll_back(&kept);
+    assert_eq!(memory.connections(), []);
+    let after = contract::beat(&memory, me, "me").await;
+    assert_eq!((after.dataset, after.nodes.len()), (before.dataset, 1));
+    assert_eq!(after.beat, before.beat + 1, "what was counted in between is forgotten");
+    // The number it had is not given once more, though nothing there knows it.
+    assert_ne!(memory.join(&contract::info("next"), contract::LONG).await, Ok(late));
 }

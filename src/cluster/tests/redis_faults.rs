@@ -207,6 +207,22 @@ async fn a_refused_login_is_explained_without_the_password() {
 }
 
 #[tokio::test]
+async fn a_redis_with_as_many_clients_as_it_takes_is_tried_again() {
+    let server = Server::plain();
+    let first = redis(&server.url());
+    first.check().await.unwrap();
+    server.call(&["CONFIG", "SET", "maxclients", "1"]);
+    let second = redis(&server.url());
+    let said = recovers("the test's own connection to close", || async {
+        second.check().await.map_or_else(Ok, |()| Err(RegistryError::Unreachable("there was room".to_owned())))
+    });
+    let said = said.await;
+    assert!(matches!(said, RegistryError::Unreachable(_)), "{said}");
+    drop(first);
+    recovers("room", || second.check()).await;
+}
+
+#[tokio::test]
 async fn tls_is_checked_against_the_given_authority() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = Server::start(&Options { tls: Some(authority.clone()), ..Options::default() });

@@ -33,7 +33,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["server/", "upstream/"]),
     ("hyper_rustls", &["upstream/"]),
     ("httparse", &["server/wire.rs"]),
-    ("form_urlencoded", &["server/handshake.rs"]),
+    ("form_urlencoded", &["server/handshake.rs", "server/callback.rs"]),
     ("tokio_tungstenite", &["session/transport.rs"]),
     ("mio", &["session/"]),
     ("slab", &["session/lot.rs"]),

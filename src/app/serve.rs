@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, LogFormat, Mode, ServeArgs, Settings};
 use crate::definition::{self, Snapshot};
 use crate::document::Problems;
+use crate::fault::CloseReason;
 use crate::gateway::{DrainPlan, Gateway, Parts};
 use crate::integration::Integrations;
 use crate::server::certificates::{CertificateError, Certificates};
@@ -207,6 +208,8 @@ impl App {
             .map_err(|source| StartError::AccessLog { target: format!("{:?}", settings.access_log), source })?;
         let gateway = Gateway::new(Parts {
             hub,
+            node: None,
+            farewell: CloseReason::Draining,
             integrations: Integrations::new(upstream),
             metrics,
             access_log: access_log.clone(),

@@ -262,9 +262,11 @@ async fn plain_callback(
         method: &head.method,
         host: head.one("host").unwrap_or_default(),
         path: head.path(),
+        query: head.query(),
         origin: head.one("origin"),
         authorization: head.one("authorization"),
         content_type: head.one("content-type"),
+        call: head.one("amz-sdk-invocation-id"),
         peer: origin.peer.ip(),
         id,
     };

@@ -79,10 +79,12 @@ async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, F
         method,
         host,
         path,
+        query: parts.uri.query().unwrap_or_default(),
         // One that cannot be read is one that no API lists.
         origin: parts.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?")),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
+        call: parts.headers.get("amz-sdk-invocation-id").and_then(|value| value.to_str().ok()),
         peer: edge.origin.peer.ip(),
         id,
     };

@@ -12,6 +12,7 @@ use super::certificates::Certificates;
 use super::*;
 use crate::clock::{Clock, EpochMillis};
 use crate::definition;
+use crate::fault::CloseReason;
 use crate::gateway::Parts;
 use crate::integration::Integrations;
 use crate::session::{self, Hub};
@@ -48,6 +49,8 @@ fn gateway(tasks: &Tasks) -> Arc<Gateway> {
     let upstream = upstream::Http::new(&upstream::Config::default(), tasks.clone()).unwrap();
     let gateway = Gateway::new(Parts {
         hub: Arc::new(hub),
+        node: None,
+        farewell: CloseReason::Draining,
         integrations: Integrations::new(upstream),
         metrics: Arc::new(Metrics::new()),
         access_log: AccessLog::off(),

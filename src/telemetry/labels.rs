@@ -131,6 +131,14 @@ labels! {
         ClosedByApi "closed_by_api",
         /// The node is draining.
         Draining "draining",
+        /// The same, closed with 1012.
+        Restarting "restarting",
+        /// Given to other nodes.
+        Rebalanced "rebalanced",
+        /// The node was declared dead.
+        Expelled "expelled",
+        /// Of a dead node.
+        NodeLost "node_lost",
         /// Stage or API taken out.
         StageRemoved "stage_removed",
         /// Fault of the gateway.
@@ -202,6 +210,10 @@ impl From<&CloseReason> for EndReason {
             CloseReason::PongMissing => Self::PongMissing,
             CloseReason::ClosedByApi => Self::ClosedByApi,
             CloseReason::Draining => Self::Draining,
+            CloseReason::Restarting => Self::Restarting,
+            CloseReason::Rebalanced => Self::Rebalanced,
+            CloseReason::Expelled => Self::Expelled,
+            CloseReason::NodeLost => Self::NodeLost,
             CloseReason::StageRemoved => Self::StageRemoved,
             CloseReason::Internal => Self::Internal,
         }
@@ -258,6 +270,10 @@ mod tests {
             CloseReason::PongMissing,
             CloseReason::ClosedByApi,
             CloseReason::Draining,
+            CloseReason::Restarting,
+            CloseReason::Rebalanced,
+            CloseReason::Expelled,
+            CloseReason::NodeLost,
             CloseReason::StageRemoved,
             CloseReason::Internal,
         ];

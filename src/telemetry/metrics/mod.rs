@@ -108,6 +108,8 @@ pub struct Metrics {
     pub sent_bytes: Counter,
     /// Pushes to one connection, by what became of them.
     pub pushes: Labelled<PushResult, Counter>,
+    /// Repeats of a push that was done, by an SDK that did not hear so; answered 200, not done again.
+    pub pushes_repeated: Counter,
     /// Deliveries to members of groups, by what became of them.
     pub group_deliveries: Labelled<GroupResult, Counter>,
     /// Faults shown to clients and back-ends; see [`Metrics::fault`].
@@ -142,6 +144,7 @@ impl Metrics {
             messages_sent: r.counters("messages_sent", "Messages to clients, by source"),
             sent_bytes: r.bytes_counter("sent", "Payload of messages to clients, before compression"),
             pushes: r.counters("pushes", "Pushes to one connection, by result"),
+            pushes_repeated: r.counter("pushes_repeated", "Repeats of a push that was done before, not done again"),
             group_deliveries: r.counters("group_deliveries", "Deliveries to members of groups, by result"),
             faults: r.counters("faults", "Failures shown to clients and back-ends, by kind"),
             integration_latency: r.histograms("integration_latency", "Duration of integration calls, by kind"),

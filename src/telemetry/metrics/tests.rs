@@ -52,6 +52,9 @@ fn moves() -> Vec<Move> {
             m.sent_bytes.inc();
         }),
         (r#"causeway_pushes_total{result="gone"}"#, |m| m.pushes.inc(PushResult::Gone)),
+        ("causeway_pushes_repeated_total", |m| {
+            m.pushes_repeated.inc();
+        }),
         (r#"causeway_group_deliveries_total{result="dropped"}"#, |m| {
             m.group_deliveries.inc(GroupResult::Dropped);
         }),

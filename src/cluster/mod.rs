@@ -18,13 +18,18 @@
 mod delivery;
 mod groups;
 mod invocations;
+pub mod memory;
 mod node;
+pub mod redis;
 pub mod registry;
 mod sweeper;
 pub mod transport;
 mod undertaker;
 mod view;
 mod writes;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -77,7 +77,10 @@ async fn sweep(
             let part = node.registry.records(grave.incarnation, bucket, cursor).await?;
             for id in part.items {
                 let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return Ok(1) };
-                match node.registry.claim(id, u64::from(me.get()), node.config.claim_lapse).await? {
+                // A number for each call: one whose round broke off must not be taken for the next round's.
+                pace.calls = pace.calls.wrapping_add(1);
+                let claimant = u64::from(me.get()) << 32 | u64::from(pace.calls);
+                match node.registry.claim(id, claimant, node.config.claim_lapse).await? {
                     Claim::Taken => {
                         left.fetch_add(1, Ordering::Relaxed);
                     }
@@ -89,7 +92,7 @@ async fn sweep(
                         let old = grave.age >= NOBODY_SERVES_IT;
                         node.tasks.clone().spawn("recovery", async move {
                             let _turn = turn;
-                            finish(&node, id, me, attempt.await, old, &left).await;
+                            finish(&node, (id, claimant), attempt.await, old, &left).await;
                         });
                     }
                 }
@@ -108,8 +111,7 @@ async fn sweep(
 
 async fn finish(
     node: &Arc<Node>,
-    id: ConnectionId,
-    me: Incarnation,
+    (id, claimant): (ConnectionId, u64),
     attempt: Attempt,
     is_old: bool,
     left: &AtomicUsize,
@@ -127,7 +129,7 @@ async fn finish(
             return;
         }
     }
-    match node.registry.finish(id, u64::from(me.get())).await {
+    match node.registry.finish(id, claimant).await {
         Ok(true) => {}
         Ok(false) => tracing::debug!(connection.id = %id, "a claim had lapsed before its call was over"),
         Err(error) => {
@@ -158,11 +160,13 @@ async fn close(node: &Arc<Node>, incarnation: Incarnation) -> Result<(), Registr
 struct Pace {
     every: Duration,
     next: Instant,
+    /// Calls begun, which numbers their claims.
+    calls: u32,
 }
 
 impl Pace {
     fn new(per_second: u32) -> Self {
-        Self { every: Duration::from_secs(1) / per_second.max(1), next: Instant::now() }
+        Self { every: Duration::from_secs(1) / per_second.max(1), next: Instant::now(), calls: 0 }
     }
 
     async fn wait(&mut self) {

@@ -1,0 +1,1 @@
+//! A Cluster whose slots move.

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Exit, complain, print, reload};
+use super::{Exit, cluster, complain, print, reload};
 use crate::clock::Clock;
+use crate::cluster::link::LinkSetupError;
+use crate::cluster::redis::ConfigError;
+use crate::cluster::registry::RegistryError;
 use crate::config::{self, LogFormat, Mode, ServeArgs, Settings};
 use crate::definition::{self, Snapshot};
 use crate::document::Problems;
@@ -67,6 +70,15 @@ pub enum StartError {
     /// Outgoing calls cannot be set up.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The registry cannot be used as configured.
+    #[error(transparent)]
+    RegistryConfig(#[from] ConfigError),
+    /// The registry is not there, or lets nobody in.
+    #[error("cannot join the cluster: {0}")]
+    Registry(RegistryError),
+    /// The listener for other nodes cannot be set up.
+    #[error(transparent)]
+    Link(#[from] LinkSetupError),
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -87,8 +99,16 @@ pub enum StartError {
 impl StartError {
     const fn exit(&self) -> Exit {
         match self {
-            Self::Definitions(_) | Self::Certificate(_) | Self::Upstream(_) | Self::AccessLog { .. } => Exit::Bad,
-            Self::Bind(_) | Self::System(_) => Exit::Unreachable,
+            Self::Definitions(_)
+            | Self::Certificate(_)
+            | Self::Upstream(_)
+            | Self::AccessLog { .. }
+            | Self::RegistryConfig(_) => Exit::Bad,
+            Self::Registry(error) if !error.is_passing() => Exit::Bad,
+            Self::Link(LinkSetupError::Listen { .. }) | Self::Registry(_) | Self::Bind(_) | Self::System(_) => {
+                Exit::Unreachable
+            }
+            Self::Link(_) => Exit::Bad,
         }
     }
 }
@@ -206,10 +226,15 @@ impl App {
         let scribes = Tasks::new();
         let access_log = AccessLog::open(&target, &scribes, metrics.access_log_dropped.clone())
             .map_err(|source| StartError::AccessLog { target: format!("{:?}", settings.access_log), source })?;
+        let entered = match &settings.cluster {
+            Some(cluster) => Some(cluster::enter(cluster, &clock, &tasks).await?),
+            None => None,
+        };
+        let farewell = if settings.drain_says_restart { CloseReason::Restarting } else { CloseReason::Draining };
         let gateway = Gateway::new(Parts {
             hub,
-            node: None,
-            farewell: CloseReason::Draining,
+            node: entered.as_ref().map(|entered| Arc::clone(&entered.node)),
+            farewell,
             integrations: Integrations::new(upstream),
             metrics,
             access_log: access_log.clone(),
@@ -220,6 +245,9 @@ impl App {
             max_sessions_per_address: settings.max_sessions_per_address,
         });
         gateway.deploy(snapshot);
+        if let Some(entered) = entered {
+            gateway.linked(entered.start(&gateway, &tasks)?);
+        }
         let (public, admin_address) = (listener.local_addr(), admin.local_addr());
         let access = match (mode, &settings.callback_token) {
             (_, Some(token)) => CallbackAccess::Bearer(token.reveal().into()),
@@ -350,6 +378,9 @@ impl App {
         let exchanges = self.exchanges.drain(LAST_PATIENCE).await;
         if exchanges > 0 {
             tracing::warn!(exchanges, "exchanges were still running when patience ended");
+        }
+        if let Some(node) = self.gateway.node() {
+            cluster::leave(node).await;
         }
         self.tasks.token().cancel();
         self.gateway.hub().stop();

@@ -18,6 +18,7 @@
 mod delivery;
 mod groups;
 mod invocations;
+pub mod link;
 pub mod memory;
 mod node;
 pub mod redis;

@@ -436,7 +436,7 @@ impl Node {
     async fn settle_fate(&self, peer: &Peer) -> bool {
         match self.registry.fate(peer.incarnation).await {
             Ok(Fate::Buried) => {
-                tracing::info!(node = %peer.info.name, address = %peer.info.address, "a node has left");
+                tracing::info!(node = %peer.info.name, address = %peer.info.address, "a node is no more");
                 self.state.lock().view.buried(peer.incarnation);
                 true
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Options;
 use super::settings::Check;
 use crate::cluster;
+use crate::cluster::redis::ConfigError;
 use crate::secret::Secret;
 
 /// Certificates of links between nodes.
@@ -23,14 +24,8 @@ pub struct NodeCertificates {
 /// How this node takes part in a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterSettings {
-    /// URL of the shared registry.
-    pub redis: Secret,
-    /// What every key begins with.
-    pub redis_prefix: String,
-    /// Certificates the registry is trusted by, besides the system's.
-    pub redis_ca: Option<PathBuf>,
-    /// How long one call to it may take.
-    pub redis_timeout: Duration,
+    /// The shared registry.
+    pub registry: cluster::redis::Config,
     /// What nodes prove to each other.
     pub secret: Option<Secret>,
     /// Certificates that nodes prove themselves with.
@@ -56,16 +51,19 @@ impl Check {
             self.stands_without_redis(options);
             return None;
         };
-        if let Err(why) = cluster::redis::check_url(&redis) {
-            self.complain("redis", &format!("is no address of a registry: {why}"));
-        }
-        let prefix = options.redis_prefix.clone().unwrap_or_else(|| "causeway".to_owned());
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-        if prefix.is_empty() || prefix.len() > 64 || !prefix.chars().all(fits) {
-            self.complain(
-                "redis-prefix",
-                "does not fit a key, expected 1 to 64 of letters, digits, `-`, `_`, `.` and `:`",
-            );
+        let registry = cluster::redis::Config {
+            url: redis,
+            prefix: options.redis_prefix.clone().unwrap_or_else(|| cluster::redis::Config::PREFIX.to_owned()),
+            ca_file: options.redis_ca.clone(),
+            timeout: options.redis_timeout.map_or(cluster::redis::Config::TIMEOUT, |period| period.0),
+        };
+        match registry.check() {
+            Ok(_) => {}
+            Err(ConfigError::Prefix) => self
+                .complain("redis-prefix", "does not fit a key, expected 1 to 64 of letters, digits, `.`, `_` and `-`"),
+            Err(ConfigError::Timeout) => self.complain("redis-timeout", "is out of range, expected `10ms` to `30s`"),
+            Err(ConfigError::Address(why)) => self.complain("redis", &format!("is no address of a registry: {why}")),
+            Err(ConfigError::Tls(why)) => self.complain("redis-ca", &format!("cannot be used: {why}")),
         }
         if options.cluster_secret.as_ref().is_some_and(|secret| secret.reveal().len() < SECRET_BYTES) {
             self.complain("cluster-secret", "is too short, expected at least 16 characters");
@@ -76,10 +74,7 @@ impl Check {
         }
         let rate = options.recovery_rate.unwrap_or(cluster::Config::default().recovery_rate);
         Some(ClusterSettings {
-            redis,
-            redis_prefix: prefix,
-            redis_ca: options.redis_ca.clone(),
-            redis_timeout: options.redis_timeout.map_or(Duration::from_millis(500), |period| period.0),
+            registry,
             secret: options.cluster_secret.clone(),
             certificates: self.node_certificates(options),
             node_address: self.node_address(options.node_address.as_deref()),

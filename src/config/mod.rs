@@ -5,12 +5,14 @@
 //! the definitions, not here.
 
 mod cli;
+mod cluster;
 mod options;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use cli::{CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, ServeArgs};
+pub use cluster::{ClusterSettings, NodeCertificates};
 pub use options::{LogFormat, LogLevel, Options};
 pub use settings::{AccessLog, Mode, Settings, Tls, json_schema};
 

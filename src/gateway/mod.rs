@@ -28,7 +28,7 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
@@ -42,6 +42,7 @@ pub use push::{Listing, Pushed};
 pub use resolve::{Resolved, Resolver, is_address, is_loopback_name};
 
 use crate::clock::Clock;
+use crate::cluster::link::Links;
 pub use crate::cluster::transport::{Described, Row};
 use crate::cluster::{Cluster, Invocations, Node};
 use crate::context::Profile;
@@ -93,6 +94,7 @@ pub struct Gateway {
     ledger: Ledger,
     invocations: Invocations,
     farewell: CloseReason,
+    links: OnceLock<Arc<Links>>,
     /// What other nodes ask may outlive the call that brought it.
     myself: Weak<Self>,
     integrations: Integrations,
@@ -125,6 +127,7 @@ impl Gateway {
             ledger: Ledger::default(),
             invocations: Invocations::default(),
             farewell: parts.farewell,
+            links: OnceLock::new(),
             myself: Weak::clone(myself),
             integrations: parts.integrations,
             metrics: parts.metrics,
@@ -189,6 +192,7 @@ impl Gateway {
         self.metrics.outbox_bytes.set(i64::try_from(stats.budget_used).unwrap_or(i64::MAX));
         self.metrics.handshakes_in_progress.set(i64::try_from(self.handshakes()).unwrap_or(i64::MAX));
         self.metrics.exchanges_in_flight.set(i64::try_from(self.tasks.running()).unwrap_or(i64::MAX));
+        self.count_cluster();
         self.metrics.render()
     }
 

@@ -1,12 +1,14 @@
 //! This gateway as one node of many: what other nodes ask of it, and what its place in the cluster asks.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use super::disconnect::attempt_for_lost;
 use super::push::{Listing, bounded, close_here, leave_here};
 use super::{Connection, Gateway, rescue};
+use crate::cluster::link::Links;
 use crate::cluster::registry::NodeInfo;
 use crate::cluster::transport::{Request, Response, Row, Serve, Served};
 use crate::cluster::{Attempt, Attempting, Delivered, GroupName, Health, Local, Place, Truth};
@@ -15,6 +17,8 @@ use crate::fault::{CloseReason, Fault};
 use crate::ids::{ApiId, ConnectionId, Incarnation, StageName};
 use crate::message::Kind;
 use crate::session::{Outgoing, Session};
+use crate::telemetry::labels::LinkOutcome;
+use crate::telemetry::metrics::follow;
 
 /// Which connections a listing is about.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +80,60 @@ impl Gateway {
             Health::Away { error, .. } => format!("away: {error}"),
         };
         Some(Nodes { nodes, registry, unwritten: node.unwritten() })
+    }
+
+    /// The links to other nodes, for what they count.
+    pub fn linked(&self, links: Arc<Links>) {
+        let _once = self.links.set(links);
+    }
+
+    /// Brings the metrics of the cluster up to date.
+    pub(super) fn count_cluster(&self) {
+        let Some(node) = self.cluster.node() else { return };
+        let metrics = &self.metrics.cluster;
+        let up = !matches!(node.health(), Health::Away { .. });
+        metrics.registry_up.set(i64::from(up));
+        metrics.nodes.set(i64::try_from(node.others().len() + 1).unwrap_or(i64::MAX));
+        metrics.registry_unwritten.set(i64::try_from(node.unwritten()).unwrap_or(i64::MAX));
+        let counts = node.counts();
+        let pairs = [
+            (&metrics.registry_failures, &counts.registry_failures),
+            (&metrics.registry_writes, &counts.registry_writes),
+            (&metrics.burials, &counts.burials),
+            (&metrics.expulsions, &counts.expulsions),
+            (&metrics.recovered, &counts.recovered),
+            (&metrics.fan_outs_short, &counts.fan_outs_short),
+        ];
+        for (metric, count) in pairs {
+            follow(metric, count);
+        }
+        let Some(links) = self.links.get() else { return };
+        let status = links.status();
+        metrics.links_open.set(status.iter().filter(|link| link.connected).count() as i64);
+        metrics.links_unreachable.set(status.iter().filter(|link| link.dialable == Some(false)).count() as i64);
+        let stats = links.stats();
+        for (label, count) in [
+            (LinkOutcome::Answered, &stats.answered),
+            (LinkOutcome::NotSent, &stats.not_sent),
+            (LinkOutcome::Unanswered, &stats.unanswered),
+            (LinkOutcome::Served, &stats.served),
+            (LinkOutcome::TurnedAway, &stats.turned_away),
+        ] {
+            let more = count.load(Ordering::Relaxed).saturating_sub(metrics.link_requests.get(label));
+            metrics.link_requests.add(label, more);
+        }
+        let pairs = [
+            (&metrics.link_received, &stats.bytes_in),
+            (&metrics.link_sent, &stats.bytes_out),
+            (&metrics.links_made, &stats.links_made),
+            (&metrics.links_lost, &stats.links_lost),
+            (&metrics.link_dials_failed, &stats.dials_failed),
+            (&metrics.link_strangers, &stats.strangers_refused),
+            (&metrics.told_unreachable, &stats.told_unreachable),
+        ];
+        for (metric, count) in pairs {
+            follow(metric, count);
+        }
     }
 
     /// Why this node is less than whole, though it serves: for readiness.
@@ -217,6 +275,13 @@ impl Serve for Gateway {
         // The gateway is always held by an `Arc`; what outlives this call needs one of its own.
         let Some(gateway) = self.myself.upgrade() else { return Served::Now(Response::Busy) };
         gateway.serve_now(request).unwrap_or_else(Served::Now)
+    }
+}
+
+/// What links hold: they must not keep the gateway alive that keeps them.
+impl Serve for Weak<Gateway> {
+    fn serve(&self, request: Request) -> Served {
+        self.upgrade().map_or(Served::Now(Response::Busy), |gateway| gateway.serve(request))
     }
 }
 

@@ -98,6 +98,19 @@ labels! {
         /// `HTTP`
         Http "http",
     }
+    /// What became of a request over a link between nodes.
+    LinkOutcome "outcome" {
+        /// Of this node, answered.
+        Answered "answered",
+        /// Of this node, not sent: nothing was done.
+        NotSent "not_sent",
+        /// Of this node, sent and not answered.
+        Unanswered "unanswered",
+        /// Of another node, served.
+        Served "served",
+        /// Of another node, too late or one too many.
+        TurnedAway "turned_away",
+    }
     /// Whether something succeeded.
     Success "result" {
         /// It did.

@@ -3,6 +3,8 @@
 //! Handles are made once. Counting is an atomic addition; no name or label is looked up while a message is served.
 //! Series of closed labels exist from the start, so that an absent one is never mistaken for zero.
 
+mod cluster;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::ids::{ApiId, StageName};
 use crate::telemetry::labels::{
     ConnectResult, EndReason, FaultKind, GroupResult, IntegrationKind, Label, PushResult, RouteKind, SentKind, Success,
 };
+
+pub use cluster::{ClusterMetrics, follow};
 
 /// Content type of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -126,6 +130,8 @@ pub struct Metrics {
     pub access_log_dropped: Counter,
     /// Reloads of the definitions, by whether the new ones were taken.
     pub reloads: Labelled<Success, Counter>,
+    /// This node among others.
+    pub cluster: ClusterMetrics,
 }
 
 impl Metrics {
@@ -157,6 +163,7 @@ impl Metrics {
             access_log_dropped: r
                 .counter("access_log_dropped_lines", "Access log lines dropped because writing did not keep up"),
             reloads: r.counters("definition_reloads", "Reloads of the API definitions, by result"),
+            cluster: ClusterMetrics::new(&mut r),
             stages: StageFamilies::new(&mut r),
             registry: r.0,
         }

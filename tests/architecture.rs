@@ -33,6 +33,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["server/", "upstream/"]),
     ("hyper_rustls", &["upstream/"]),
     ("httparse", &["server/wire.rs"]),
+    ("ipnet", &["server/networks.rs"]),
+    ("ppp", &["server/proxy.rs"]),
     ("form_urlencoded", &["server/handshake.rs"]),
     ("tokio_tungstenite", &["session/transport.rs"]),
     ("mio", &["session/"]),

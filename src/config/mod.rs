@@ -11,7 +11,7 @@ mod settings;
 mod tests;
 
 pub use cli::{CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, ServeArgs};
-pub use options::{LogFormat, LogLevel, Options};
+pub use options::{ForwardedHeader, LogFormat, LogLevel, Options, Switch};
 pub use settings::{AccessLog, Mode, Settings, Tls, json_schema};
 
 /// A variable of the process's environment: what answers `${env:NAME}`.

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /health` | 200 while the process lives |
-//! | `GET /ready` | 200 while it takes new clients, 503 when it drains |
+//! | `GET /ready` | 200 while it wants new clients, 503 from the start of a drain |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /connections?limit=N&after=ID` | connections of this node, by id |
 //! | `GET`, `POST`, `DELETE /connections/{id}` | describe, send to, close one |
@@ -114,7 +114,7 @@ async fn health() -> &'static str {
 }
 
 async fn ready(State(desk): Desk) -> Response {
-    if desk.gateway.is_draining() {
+    if !desk.gateway.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     "ready\n".into_response()

@@ -20,6 +20,13 @@ pub enum CallbackAccess {
     Nobody,
 }
 
+impl CallbackAccess {
+    /// Whether it matters where a caller is.
+    pub(super) const fn asks_where_from(&self) -> bool {
+        matches!(self, Self::Loopback)
+    }
+}
+
 impl std::fmt::Debug for CallbackAccess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -39,7 +46,8 @@ pub(super) struct CallbackRequest<'a> {
     pub(super) origin: Option<&'a str>,
     pub(super) authorization: Option<&'a str>,
     pub(super) content_type: Option<&'a str>,
-    /// Whether only this machine has a part in it, as far as is known.
+    /// Whether only this machine has a part in it, as far as is known; looked at only where
+    /// [`CallbackAccess::asks_where_from`].
     pub(super) is_local: bool,
     /// Names the exchange, in the answer and in the log.
     pub(super) id: RequestId,

@@ -258,7 +258,8 @@ async fn plain_callback(
         origin: head.one("origin"),
         authorization: head.one("authorization"),
         content_type: head.one("content-type"),
-        is_local: forwarded::is_local(|name| head.all(name), origin, &config.proxies),
+        is_local: config.access.asks_where_from()
+            && forwarded::is_local(|name| head.all(name), origin, &config.proxies),
         id,
     };
     let length = head.content_length().unwrap_or(0);

@@ -85,7 +85,7 @@ async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, F
         origin: parts.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?")),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
-        is_local: forwarded::is_local(values, edge.origin, &config.proxies),
+        is_local: config.access.asks_where_from() && forwarded::is_local(values, edge.origin, &config.proxies),
         id,
     };
     let admitted = callback::admit(gateway, &config.access, &request)?;

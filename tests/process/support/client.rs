@@ -40,7 +40,6 @@ pub(crate) enum Said {
 }
 
 /// How a client comes.
-#[derive(Default)]
 pub(crate) struct Arrival<'a> {
     /// The address it connects from.
     pub(crate) from: Option<Ipv4Addr>,
@@ -48,6 +47,14 @@ pub(crate) struct Arrival<'a> {
     pub(crate) roots: Option<&'a [CertificateDer<'static>]>,
     /// What its handshake says besides.
     pub(crate) headers: &'a [(&'static str, &'a str)],
+    /// Where to; `/dev`.
+    pub(crate) path: &'a str,
+}
+
+impl Default for Arrival<'_> {
+    fn default() -> Self {
+        Self { from: None, roots: None, headers: &[], path: "/dev" }
+    }
 }
 
 impl Arrival<'_> {
@@ -82,11 +89,11 @@ impl Client {
         Self::arrive(to, &Arrival { roots: Some(roots), ..Arrival::default() }).await
     }
 
-    /// Connects to `/dev` in a way of its own.
+    /// Connects in a way of its own.
     pub(crate) async fn arrive(to: SocketAddr, how: &Arrival<'_>) -> Result<Self, Refused> {
         let refused = |e: std::io::Error| Refused { status: 0, why: e.to_string() };
         let stream = how.dial(to).await.map_err(refused)?;
-        let Some(roots) = how.roots else { return Self::over(Box::new(stream), to, "ws", None, how.headers).await };
+        let Some(roots) = how.roots else { return Self::over(Box::new(stream), to, "ws", None, how).await };
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(root.clone()).unwrap();
@@ -96,7 +103,7 @@ impl Client {
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(refused)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
         let certificate = certificate.map(CertificateDer::into_owned);
-        Self::over(Box::new(stream), to, "wss", certificate, how.headers).await
+        Self::over(Box::new(stream), to, "wss", certificate, how).await
     }
 
     async fn over(
@@ -104,10 +111,10 @@ impl Client {
         to: SocketAddr,
         scheme: &str,
         certificate: Option<CertificateDer<'static>>,
-        headers: &[(&'static str, &str)],
+        how: &Arrival<'_>,
     ) -> Result<Self, Refused> {
-        let mut request = format!("{scheme}://localhost:{}/dev", to.port()).into_client_request().unwrap();
-        for (name, value) in headers {
+        let mut request = format!("{scheme}://localhost:{}{}", to.port(), how.path).into_client_request().unwrap();
+        for (name, value) in how.headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
         match soon("a handshake", client_async(request, stream)).await {

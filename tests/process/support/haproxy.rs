@@ -34,12 +34,12 @@ pub(crate) struct HaProxy {
 
 impl HaProxy {
     /// In front of `nodes`, which become the servers `node0`, `node1`, …: checked by `GET /ready` on their admin
-    /// listeners. `bind` and `server` are more words of those lines, `more` more lines of the front.
-    pub(crate) async fn start(mode: &str, bind: &str, server: &str, more: &str, nodes: &[&Process]) -> Self {
-        let servers: String = nodes
+    /// listeners. `bind` and `each` are more words of the lines of the front and of each server, `more` are more lines of the front.
+    pub(crate) async fn start(kind: &str, bind: &str, each: &str, more: &str, nodes: &[&Process]) -> Self {
+        let lines: Vec<String> = nodes
             .iter()
             .enumerate()
-            .map(|(n, node)| format!("    server node{n} {} check port {} {server}\n", node.public, node.admin.port()))
+            .map(|(n, node)| format!("    server node{n} {} check port {} {each}\n", node.public, node.admin.port()))
             .collect();
         // Another may take the port between our look and HAProxy's.
         for _ in 0..5 {
@@ -51,12 +51,13 @@ impl HaProxy {
             let config = folder.path().join("haproxy.cfg");
             let text = format!(
                 "global\n    stats socket {stats} mode 600\n    maxconn 1000\n\
-                 defaults\n    mode {mode}\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\
+                 defaults\n    mode {kind}\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\
                  \x20   timeout tunnel 1h\n    timeout check 2s\n\
                  frontend clients\n    bind {address} {bind}\n{more}\n    default_backend nodes\n\
                  backend nodes\n    balance roundrobin\n    option redispatch 1\n    option httpchk GET /ready\n\
-                 \x20   default-server inter 100ms fall 1 rise 1\n{servers}",
+                 \x20   default-server inter 100ms fall 1 rise 1\n{lines}",
                 stats = stats.display(),
+                lines = lines.concat(),
             );
             std::fs::write(&config, text).unwrap();
             let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -90,10 +91,10 @@ impl HaProxy {
 
     /// What it thinks of a node: `UP`, `DOWN`, and words in between.
     pub(crate) fn status(&self, node: usize) -> String {
-        let Ok(mut stats) = UnixStream::connect(self.folder.path().join("stats")) else { return String::new() };
-        stats.write_all(b"show stat\n").unwrap();
+        let Ok(mut socket) = UnixStream::connect(self.folder.path().join("stats")) else { return String::new() };
+        socket.write_all(b"show stat\n").unwrap();
         let mut table = String::new();
-        stats.read_to_string(&mut table).unwrap();
+        socket.read_to_string(&mut table).unwrap();
         let mut rows = table.lines().map(|line| line.trim_start_matches("# ").split(',').collect::<Vec<_>>());
         let columns = rows.next().unwrap_or_default();
         let place = |name: &str| columns.iter().position(|column| *column == name).unwrap_or(usize::MAX);

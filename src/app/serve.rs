@@ -344,7 +344,10 @@ impl App {
         };
         // Clients are taken until the load balancers have had their time to notice: none of them is refused.
         self.gateway.announce_drain();
-        tokio::time::sleep(self.settings.drain_delay).await;
+        // Not even for the shortest sleep there is, where no time was asked for.
+        if !self.settings.drain_delay.is_zero() {
+            tokio::time::sleep(self.settings.drain_delay).await;
+        }
         self.gateway.drain(plan).await;
         let exchanges = self.exchanges.drain(LAST_PATIENCE).await;
         if exchanges > 0 {

@@ -34,6 +34,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["upstream/"]),
     ("httparse", &["server/wire.rs"]),
     ("form_urlencoded", &["server/handshake.rs", "server/callback.rs"]),
+    ("ipnet", &["server/networks.rs"]),
+    ("ppp", &["server/proxy.rs"]),
     ("tokio_tungstenite", &["session/transport.rs"]),
     ("mio", &["session/"]),
     ("slab", &["session/lot.rs"]),

@@ -264,6 +264,7 @@ impl App {
             max_files,
             access,
             loopback_names_only: mode == Mode::Dev,
+            proxies: settings.proxies.clone(),
         };
         tracing::info!(
             max_files,
@@ -372,8 +373,12 @@ impl App {
             interval: self.settings.drain_interval,
             grace: self.settings.drain_grace,
         };
-        self.gateway.begin_drain();
-        tokio::time::sleep(self.settings.drain_delay).await;
+        // Clients are taken until the load balancers have had their time to notice: none of them is refused.
+        self.gateway.announce_drain();
+        // Not even for the shortest sleep there is, where no time was asked for.
+        if !self.settings.drain_delay.is_zero() {
+            tokio::time::sleep(self.settings.drain_delay).await;
+        }
         self.gateway.drain(plan).await;
         let exchanges = self.exchanges.drain(LAST_PATIENCE).await;
         if exchanges > 0 {

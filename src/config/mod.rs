@@ -13,7 +13,7 @@ mod tests;
 
 pub use cli::{CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, ServeArgs};
 pub use cluster::{ClusterSettings, NodeCertificates};
-pub use options::{LogFormat, LogLevel, Options};
+pub use options::{ForwardedHeader, LogFormat, LogLevel, Options, Switch};
 pub use settings::{AccessLog, Mode, Settings, Tls, json_schema};
 
 /// A variable of the process's environment: what answers `${env:NAME}`.

@@ -116,6 +116,17 @@ options! {
     /// How long the head of a request, and a TLS handshake, may take to arrive. Default `10s`.
     #[arg(long, env = "CAUSEWAY_HANDSHAKE_TIMEOUT", value_name = "DURATION")]
     handshake_timeout: Period,
+    /// Networks of the proxies in front, as `10.0.0.0/24,192.0.2.7`: what they say of a client's address is believed.
+    /// Default none.
+    #[arg(long, env = "CAUSEWAY_TRUSTED_PROXIES", value_name = "CIDR,CIDR")]
+    trusted_proxies: String,
+    /// The header that the trusted proxies keep; the other one is the client's text. Default `x-forwarded-for`.
+    #[arg(long, env = "CAUSEWAY_FORWARDED_HEADER", value_enum, value_name = "NAME")]
+    forwarded_header: ForwardedHeader,
+    /// Whether each connection begins with a PROXY header, version 1 or 2, and only trusted proxies may connect. Default
+    /// `off`.
+    #[arg(long, env = "CAUSEWAY_PROXY_PROTOCOL", value_enum, value_name = "SWITCH")]
+    proxy_protocol: Switch,
     /// Largest head of a request in bytes. Default `16KiB`.
     #[arg(long, env = "CAUSEWAY_MAX_HEADER_BYTES", value_name = "SIZE")]
     max_header_bytes: ByteSize,
@@ -213,6 +224,26 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+/// The header in which proxies tell the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and `X-Forwarded-Port`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// No.
+    Off,
+    /// Yes.
+    On,
 }
 
 /// Least important lines of the log that are written.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ClusterSettings, LogFormat, LogLevel, Options};
+use super::{ClusterSettings, ForwardedHeader, LogFormat, LogLevel, Options, Switch};
 use crate::document::{self, Document, Environment, MAX_FILE_BYTES, Node, Place, Problem, Problems, Report};
 use crate::secret::Secret;
+use crate::server::{self, Networks, Proxies};
 use crate::units::{ByteSize, Period};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(document::generate::<Options>);
@@ -90,6 +91,8 @@ pub struct Settings {
     pub max_handshakes: usize,
     /// How long the head of a request may take to arrive.
     pub handshake_timeout: Duration,
+    /// Who stands in front, and what is believed of it.
+    pub proxies: Proxies,
     /// Largest head of a request.
     pub max_header_bytes: usize,
     /// Bytes in all outboxes and partial messages together.
@@ -308,6 +311,7 @@ impl Check {
             max_sessions_per_address: count(options.max_sessions_per_address, max_sessions),
             max_handshakes: count(options.max_handshakes, 4_096),
             handshake_timeout: seconds(options.handshake_timeout, 10),
+            proxies: self.proxies(options.trusted_proxies.as_deref(), options.forwarded_header, options.proxy_protocol),
             max_header_bytes: bytes(options.max_header_bytes, 16 << 10),
             outbox_budget_bytes: bytes(options.outbox_budget_bytes, 256 << 20),
             reserved_files: count(options.reserved_files, 256),
@@ -339,6 +343,31 @@ impl Check {
         // Port 0 is another one each time.
         if settings.listen == settings.admin && settings.listen.port() != 0 {
             self.complain("admin", "is the address of `listen` too, expected another");
+        }
+    }
+
+    fn proxies(&mut self, trusted: Option<&str>, header: Option<ForwardedHeader>, protocol: Option<Switch>) -> Proxies {
+        let trusted = Networks::parse(trusted.unwrap_or_default());
+        if let Err(error) = &trusted {
+            self.complain("trusted-proxies", &error.to_string());
+        }
+        let is_nobody_trusted = trusted.as_ref().is_ok_and(Networks::is_empty);
+        if is_nobody_trusted && protocol == Some(Switch::On) {
+            self.complain(
+                "proxy-protocol",
+                "is `on` and nobody may connect, expected the proxies in `trusted-proxies`",
+            );
+        }
+        if is_nobody_trusted && header.is_some() {
+            self.complain("forwarded-header", "is believed of nobody, expected the proxies in `trusted-proxies`");
+        }
+        Proxies {
+            trusted: trusted.unwrap_or_default(),
+            header: match header {
+                None | Some(ForwardedHeader::XForwardedFor) => server::ForwardedHeader::XForwardedFor,
+                Some(ForwardedHeader::Forwarded) => server::ForwardedHeader::Forwarded,
+            },
+            is_protocol_on: protocol == Some(Switch::On),
         }
     }
 

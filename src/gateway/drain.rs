@@ -25,6 +25,11 @@ const SHED_GRACE: Duration = Duration::from_secs(30);
 const CLOSE_PATIENCE: Duration = Duration::from_millis(5_500);
 
 impl Gateway {
+    /// Says *not ready* from now on, and goes on as before: who was sent here meanwhile is not to blame.
+    pub fn announce_drain(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Refuses new clients from now on.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);

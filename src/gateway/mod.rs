@@ -106,6 +106,8 @@ pub struct Gateway {
     profiles: live::Interner<Profile>,
     addresses: live::Addresses,
     slots: AtomicU32,
+    /// Whether a drain was announced: clients are still taken, and load balancers told to send no more.
+    leaving: AtomicBool,
     draining: AtomicBool,
     shedding: AtomicBool,
     /// Handshakes between the gateway's first look at them and their session.
@@ -138,6 +140,7 @@ impl Gateway {
             profiles: live::Interner::default(),
             addresses: live::Addresses::new(parts.max_sessions, parts.max_sessions_per_address),
             slots: AtomicU32::new(0),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             shedding: AtomicBool::new(false),
             connecting: Arc::new(()),
@@ -201,7 +204,12 @@ impl Gateway {
         &self.integrations
     }
 
-    /// Whether new clients are sent elsewhere.
+    /// Whether load balancers should send clients here.
+    pub fn is_ready(&self) -> bool {
+        !self.leaving.load(Ordering::Relaxed) && !self.is_draining()
+    }
+
+    /// Whether new clients are refused.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /health` | 200 while the process lives |
-//! | `GET /ready` | 200 while it takes new clients (`degraded: …` while the registry is away), 503 when it drains |
+//! | `GET /ready` | 200 while it wants new clients (`degraded: …` while the registry is away), 503 from the start of a drain |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /connections?limit=N&after=ID&api=A&stage=S` | connections of all nodes, by id |
 //! | `GET`, `POST`, `DELETE /connections/{id}` | describe, send to, close one, on whichever node it is |
@@ -120,7 +120,7 @@ async fn health() -> &'static str {
 }
 
 async fn ready(State(desk): Desk) -> Response {
-    if desk.gateway.is_draining() {
+    if !desk.gateway.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     match desk.gateway.degradation() {

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::callback::{self, CallbackRequest};
 use super::respond::Answer;
-use super::{Origin, Shared};
+use super::{Origin, Shared, forwarded};
 use crate::fault::Fault;
 use crate::gateway::{Resolver, is_loopback_name};
 use crate::ids::RequestId;
@@ -75,6 +75,8 @@ async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, F
         gateway.resolve(Resolver { host, path, method })?;
         return Err(if method == "GET" { Fault::UpgradeRequired } else { Fault::Forbidden });
     }
+    // One that cannot be read is one that names nobody.
+    let values = |name: &'static str| parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
     let request = CallbackRequest {
         method,
         host,
@@ -85,7 +87,7 @@ async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, F
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
         call: parts.headers.get("amz-sdk-invocation-id").and_then(|value| value.to_str().ok()),
-        peer: edge.origin.peer.ip(),
+        is_local: config.access.asks_where_from() && forwarded::is_local(values, edge.origin, &config.proxies),
         id,
     };
     let admitted = callback::admit(gateway, &config.access, &request)?;

@@ -1,7 +1,6 @@
 //! Requests that try to be two things at once, against real listeners.
 
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
@@ -41,6 +40,7 @@ fn config() -> Config {
         max_files: 1_024,
         access: CallbackAccess::Loopback,
         loopback_names_only: true,
+        proxies: Proxies::default(),
     }
 }
 

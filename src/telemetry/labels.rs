@@ -118,6 +118,15 @@ labels! {
         /// It did not.
         Failed "failed",
     }
+    /// What became of a connection that should begin with a PROXY header.
+    ProxyHeader "result" {
+        /// The header was read.
+        Ok "ok",
+        /// It was malformed, too long, or did not come.
+        Failed "failed",
+        /// The connection came from outside the trusted networks.
+        Refused "refused",
+    }
     /// Why a session ended; the labels of [`CloseReason`].
     EndReason "reason" {
         /// By the client's close frame.

@@ -19,7 +19,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::fault::{CloseReason, Fault};
 use crate::ids::{ApiId, StageName};
 use crate::telemetry::labels::{
-    ConnectResult, EndReason, FaultKind, GroupResult, IntegrationKind, Label, PushResult, RouteKind, SentKind, Success,
+    ConnectResult, EndReason, FaultKind, GroupResult, IntegrationKind, Label, ProxyHeader, PushResult, RouteKind,
+    SentKind, Success,
 };
 
 pub use cluster::{ClusterMetrics, follow};
@@ -98,6 +99,8 @@ pub struct Metrics {
     pub handshakes_in_progress: Gauge,
     /// TLS handshakes, by whether they succeeded.
     pub tls_handshakes: Labelled<Success, Counter>,
+    /// Connections that should begin with a PROXY header, by what became of it.
+    pub proxy_headers: Labelled<ProxyHeader, Counter>,
     /// Sessions ended, by reason; see [`Metrics::session_ended`].
     pub session_ends: Labelled<EndReason, Counter>,
     /// `$disconnect` attempts, by whether the integration took them.
@@ -143,6 +146,7 @@ impl Metrics {
             connects: r.counters("connects", "WebSocket handshakes answered, by result"),
             handshakes_in_progress: r.gauge("handshakes_in_progress", "Handshakes begun and not answered"),
             tls_handshakes: r.counters("tls_handshakes", "TLS handshakes, by result"),
+            proxy_headers: r.counters("proxy_headers", "Connections that should begin with a PROXY header, by result"),
             session_ends: r.counters("session_ends", "Sessions ended, by reason"),
             disconnects: r.counters("disconnects", "Attempts to run $disconnect, by result"),
             messages_received: r.counters("messages_received", "Messages from clients, by kind of route"),

@@ -38,6 +38,9 @@ fn moves() -> Vec<Move> {
         (r#"causeway_tls_handshakes_total{result="failed"}"#, |m| {
             m.tls_handshakes.inc(Success::Failed);
         }),
+        (r#"causeway_proxy_headers_total{result="refused"}"#, |m| {
+            m.proxy_headers.inc(ProxyHeader::Refused);
+        }),
         (r#"causeway_session_ends_total{reason="slow_consumer"}"#, |m| {
             m.session_ended(&CloseReason::SlowConsumer);
         }),

@@ -37,7 +37,7 @@ async fn every_request_is_answered_by_its_owner() {
         (Request::Leave { id, group: group.clone() }, Response::Done),
         (
             Request::SendToGroup { group: group.clone(), kind, payload: payload.clone(), except: Some(id) },
-            Response::Delivered(Delivered { delivered: 1, dropped: 2, gone: 3 }),
+            Response::Delivered(Delivered { delivered: 1, dropped: 2, gone: 3, unreachable: 0 }),
         ),
         (Request::SendToAll { api: api.clone(), kind, payload }, Response::Delivered(Delivered::default())),
         (Request::Members { group, after: Some(id), limit: 10 }, Response::Ids(vec![connection(5), connection(6)])),

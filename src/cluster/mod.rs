@@ -5,6 +5,7 @@
 //! names a node that is no more, since nobody else could have minted it. Both are proof, so both are *gone*.
 
 mod groups;
+pub mod link;
 pub mod registry;
 pub mod transport;
 

@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
 use causeway::definition::{self, empty_environment};
-use causeway::fuzzing::{Opening, listen, opening};
+use causeway::fuzzing::{Opening, link_frames, link_hello, listen, opening};
 use causeway::gateway::is_loopback_name;
 use causeway::ids::{ConnectionId, RouteKey};
 use causeway::lang::{JsonPath, Selection, Template, Variable, Variables, loose};
@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("ids", ids),
     ("offer", offer),
     ("tls", tls),
+    ("link", link),
 ];
 
 /// Splits an input in two texts at its first line end.
@@ -349,4 +350,17 @@ fn receive(session: &mut TlsSession, bytes: &[u8], size: usize, plain: &mut Vec<
         }
     }
     Some(answer)
+}
+
+/// First byte the size of the reads; the rest frames between nodes, and what a node says of itself.
+pub fn link(data: &[u8]) {
+    let Some((piece, stream)) = data.split_first() else { return };
+    let taken = link_frames(stream, usize::from(*piece));
+    for one in &taken {
+        assert_eq!(one.payload, one.again, "two spellings of one message");
+    }
+    assert_eq!(taken, link_frames(stream, stream.len()), "where the network cuts changes nothing");
+    if let Some(again) = link_hello(stream) {
+        assert!(stream.starts_with(&again));
+    }
 }

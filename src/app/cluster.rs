@@ -1,6 +1,6 @@
 //! This node's way into its cluster, and out of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -96,7 +96,6 @@ fn own_address(registry: &redis::Config) -> IpAddr {
             Shape::Single(target) => target,
             Shape::Sentinel { sentinels: targets, .. } | Shape::Cluster(targets) => targets.into_iter().next()?,
         };
-        use std::net::ToSocketAddrs as _;
         let target = (target.host.as_str(), target.port).to_socket_addrs().ok()?.next()?;
         let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0)).ok()?;

@@ -108,9 +108,9 @@ impl Gateway {
             follow(metric, count);
         }
         let Some(links) = self.links.get() else { return };
-        let status = links.status();
-        metrics.links_open.set(status.iter().filter(|link| link.connected).count() as i64);
-        metrics.links_unreachable.set(status.iter().filter(|link| link.dialable == Some(false)).count() as i64);
+        let each = links.status();
+        metrics.links_open.set(each.iter().filter(|link| link.connected).count() as i64);
+        metrics.links_unreachable.set(each.iter().filter(|link| link.dialable == Some(false)).count() as i64);
         let stats = links.stats();
         for (label, count) in [
             (LinkOutcome::Answered, &stats.answered),

@@ -191,6 +191,14 @@ pub enum CloseReason {
     ClosedByApi,
     /// The node is draining.
     Draining,
+    /// The node is draining, and its operator has it say so with 1012.
+    Restarting,
+    /// The operator has this node give some of its sessions to others.
+    Rebalanced,
+    /// The other nodes took this one for dead and run its `$disconnect` calls.
+    Expelled,
+    /// The node that had the session died; no frame was ever sent for it.
+    NodeLost,
     /// The stage or API was taken out of the definitions.
     StageRemoved,
     /// A fault of the gateway's own.
@@ -205,7 +213,9 @@ impl CloseReason {
             | Self::ClientClosed { .. }
             | Self::ClientVanished
             | Self::SlowConsumer
-            | Self::PongMissing => None,
+            | Self::PongMissing
+            | Self::NodeLost => None,
+            Self::Restarting | Self::Rebalanced | Self::Expelled => Some((1012, "Service restart")),
             Self::Idle | Self::LifetimeReached | Self::Draining | Self::StageRemoved => Some((1001, "Going away")),
             Self::BinaryRefused => Some((1003, "Binary is not supported")),
             Self::InvalidUtf8 => Some((1007, "Invalid UTF-8")),
@@ -222,6 +232,7 @@ impl CloseReason {
             Self::ClientClosedSilently => (1005, "Client-side close frame status not set"),
             Self::ClientClosed { code, reason } => (*code, reason),
             Self::ClientVanished | Self::SlowConsumer | Self::PongMissing => (1006, "Connection closed abnormally"),
+            Self::NodeLost => (1006, "Gateway node lost"),
             Self::Idle
             | Self::LifetimeReached
             | Self::BinaryRefused
@@ -230,6 +241,9 @@ impl CloseReason {
             | Self::ProtocolError
             | Self::ClosedByApi
             | Self::Draining
+            | Self::Restarting
+            | Self::Rebalanced
+            | Self::Expelled
             | Self::StageRemoved
             | Self::Internal => self.frame().unwrap_or((1006, "")),
         }
@@ -250,6 +264,10 @@ impl CloseReason {
             Self::PongMissing => "pong_missing",
             Self::ClosedByApi => "closed_by_api",
             Self::Draining => "draining",
+            Self::Restarting => "restarting",
+            Self::Rebalanced => "rebalanced",
+            Self::Expelled => "expelled",
+            Self::NodeLost => "node_lost",
             Self::StageRemoved => "stage_removed",
             Self::Internal => "internal",
         }

@@ -169,6 +169,29 @@ impl RequestId {
     pub fn random() -> Self {
         Self(random_bytes())
     }
+
+    /// The id of a connection's `$disconnect`: always the same, so that a back-end can tell a repeat, whoever makes it.
+    pub fn of_end(connection: &ConnectionId) -> Self {
+        let mut bytes = [0; ID_BYTES];
+        for (n, chunk) in bytes.chunks_mut(8).enumerate() {
+            // Keys of no meaning: nothing is kept secret here, the id must only be its own.
+            let mut hasher = SipHasher24::new_with_keys(0x6469_7363_6f6e_6e65, n as u64);
+            hasher.write(&connection.0);
+            let hash = hasher.finish().to_be_bytes();
+            for (to, from) in chunk.iter_mut().zip(hash) {
+                *to = from;
+            }
+        }
+        Self(bytes)
+    }
+}
+
+/// A number for one call of a back-end through all its repetitions, and for nobody who cannot name the connection.
+pub fn invocation(call: &str, connection: &ConnectionId) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(0x696e_766f_6361_7469, 0);
+    hasher.write(&connection.0);
+    hasher.write(call.as_bytes());
+    hasher.finish()
 }
 
 impl MessageId {
@@ -390,6 +413,17 @@ mod tests {
         let message = MessageId::random_for(&connection).to_string();
         assert!(message.ends_with("CIhw="), "{message}");
         assert_ne!(message, MessageId::random_for(&connection).to_string());
+    }
+
+    #[test]
+    fn the_end_of_a_connection_has_one_id_of_its_own() {
+        let mint = IdMint::new(Incarnation::new(7));
+        let ids: Vec<_> = (0..1_000).map(|slot| mint.mint(slot)).collect();
+        let ends: HashSet<_> = ids.iter().map(RequestId::of_end).collect();
+        assert_eq!(ends.len(), ids.len());
+        assert_eq!(RequestId::of_end(&ids[0]), RequestId::of_end(&ids[0]));
+        assert_ne!(invocation("a", &ids[0]), invocation("a", &ids[1]));
+        assert_ne!(invocation("a", &ids[0]), invocation("b", &ids[0]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The composition root: builds every part by name, owns the order of start-up and shutdown.
 
+mod cluster;
 mod reload;
 mod serve;
 mod tools;

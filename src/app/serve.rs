@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Exit, complain, print, reload};
+use super::{Exit, cluster, complain, print, reload};
 use crate::clock::Clock;
+use crate::cluster::link::LinkSetupError;
+use crate::cluster::redis::ConfigError;
+use crate::cluster::registry::RegistryError;
 use crate::config::{self, LogFormat, Mode, ServeArgs, Settings};
 use crate::definition::{self, Snapshot};
 use crate::document::Problems;
+use crate::fault::CloseReason;
 use crate::gateway::{DrainPlan, Gateway, Parts};
 use crate::integration::Integrations;
 use crate::server::certificates::{CertificateError, Certificates};
@@ -66,6 +70,15 @@ pub enum StartError {
     /// Outgoing calls cannot be set up.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The registry cannot be used as configured.
+    #[error(transparent)]
+    RegistryConfig(#[from] ConfigError),
+    /// The registry is not there, or lets nobody in.
+    #[error("cannot join the cluster: {0}")]
+    Registry(RegistryError),
+    /// The listener for other nodes cannot be set up.
+    #[error(transparent)]
+    Link(#[from] LinkSetupError),
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -86,8 +99,21 @@ pub enum StartError {
 impl StartError {
     const fn exit(&self) -> Exit {
         match self {
-            Self::Definitions(_) | Self::Certificate(_) | Self::Upstream(_) | Self::AccessLog { .. } => Exit::Bad,
-            Self::Bind(_) | Self::System(_) => Exit::Unreachable,
+            Self::Definitions(_)
+            | Self::Certificate(_)
+            | Self::Upstream(_)
+            | Self::AccessLog { .. }
+            | Self::RegistryConfig(_) => Exit::Bad,
+            Self::Registry(error) => {
+                if error.is_passing() {
+                    Exit::Unreachable
+                } else {
+                    Exit::Bad
+                }
+            }
+            Self::Link(LinkSetupError::Listen { .. }) | Self::Bind(_) | Self::System(_) => Exit::Unreachable,
+            #[expect(clippy::match_same_arms, reason = "what is left of the link's after the one above")]
+            Self::Link(_) => Exit::Bad,
         }
     }
 }
@@ -205,8 +231,15 @@ impl App {
         let scribes = Tasks::new();
         let access_log = AccessLog::open(&target, &scribes, metrics.access_log_dropped.clone())
             .map_err(|source| StartError::AccessLog { target: format!("{:?}", settings.access_log), source })?;
+        let entered = match &settings.cluster {
+            Some(cluster) => Some(cluster::enter(cluster, &clock, &tasks).await?),
+            None => None,
+        };
+        let farewell = if settings.drain_says_restart { CloseReason::Restarting } else { CloseReason::Draining };
         let gateway = Gateway::new(Parts {
             hub,
+            node: entered.as_ref().map(|entered| Arc::clone(&entered.node)),
+            farewell,
             integrations: Integrations::new(upstream),
             metrics,
             access_log: access_log.clone(),
@@ -217,23 +250,11 @@ impl App {
             max_sessions_per_address: settings.max_sessions_per_address,
         });
         gateway.deploy(snapshot);
+        if let Some(entered) = entered {
+            gateway.linked(entered.start(&gateway, &tasks)?);
+        }
         let (public, admin_address) = (listener.local_addr(), admin.local_addr());
-        let access = match (mode, &settings.callback_token) {
-            (_, Some(token)) => CallbackAccess::Bearer(token.reveal().into()),
-            (Mode::Dev, None) => CallbackAccess::Loopback,
-            // `refusals` has said no to this before; closed is what is left.
-            (Mode::Run, None) => CallbackAccess::Nobody,
-        };
-        let config = server::Config {
-            handshake_timeout: settings.handshake_timeout,
-            keep_alive: Duration::from_secs(60),
-            max_header_bytes: settings.max_header_bytes,
-            max_connections: settings.max_handshakes,
-            reserved_files: settings.reserved_files,
-            max_files,
-            access,
-            loopback_names_only: mode == Mode::Dev,
-        };
+        let config = edge(mode, &settings, max_files);
         tracing::info!(
             max_files,
             sessions = max_files.saturating_sub(settings.reserved_files),
@@ -341,12 +362,19 @@ impl App {
             interval: self.settings.drain_interval,
             grace: self.settings.drain_grace,
         };
-        self.gateway.begin_drain();
-        tokio::time::sleep(self.settings.drain_delay).await;
+        // Clients are taken until the load balancers have had their time to notice: none of them is refused.
+        self.gateway.announce_drain();
+        // Not even for the shortest sleep there is, where no time was asked for.
+        if !self.settings.drain_delay.is_zero() {
+            tokio::time::sleep(self.settings.drain_delay).await;
+        }
         self.gateway.drain(plan).await;
         let exchanges = self.exchanges.drain(LAST_PATIENCE).await;
         if exchanges > 0 {
             tracing::warn!(exchanges, "exchanges were still running when patience ended");
+        }
+        if let Some(node) = self.gateway.node() {
+            cluster::leave(node).await;
         }
         self.tasks.token().cancel();
         self.gateway.hub().stop();
@@ -365,6 +393,27 @@ impl App {
 
 async fn received(signal: &mut Signal) {
     let _end_of_signals = signal.recv().await;
+}
+
+/// What the public listener may use, and whom it answers.
+fn edge(mode: Mode, settings: &Settings, max_files: usize) -> server::Config {
+    let access = match (mode, &settings.callback_token) {
+        (_, Some(token)) => CallbackAccess::Bearer(token.reveal().into()),
+        (Mode::Dev, None) => CallbackAccess::Loopback,
+        // `refusals` has said no to this before; closed is what is left.
+        (Mode::Run, None) => CallbackAccess::Nobody,
+    };
+    server::Config {
+        handshake_timeout: settings.handshake_timeout,
+        keep_alive: Duration::from_secs(60),
+        max_header_bytes: settings.max_header_bytes,
+        max_connections: settings.max_handshakes,
+        reserved_files: settings.reserved_files,
+        max_files,
+        access,
+        loopback_names_only: mode == Mode::Dev,
+        proxies: settings.proxies.clone(),
+    }
 }
 
 fn load(routes: &std::path::Path) -> Result<Snapshot, StartError> {

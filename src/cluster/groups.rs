@@ -10,7 +10,7 @@ use crate::ids::{ApiId, ConnectionId};
 use crate::session::{Events, Session};
 
 /// A group of an API: names of different APIs never meet.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupName {
     /// The API.
     pub api: ApiId,
@@ -63,26 +63,38 @@ impl<E: Events> Groups<E> {
         self.shards.get(n).unwrap_or(&self.shards[0])
     }
 
-    /// Makes a session a member; `false` when it was one.
+    /// Makes a session a member; whether it is the first of the group here.
     pub fn join(&self, group: &GroupName, session: &Session<E>) -> bool {
         let mut shard = self.shard(group).lock();
         let entry = shard.entry(group.clone()).or_insert_with(|| Group { members: HashMap::new(), list: None });
         entry.list = None;
-        entry.members.insert(*session.id(), session.clone()).is_none()
+        entry.members.insert(*session.id(), session.clone());
+        entry.members.len() == 1
     }
 
-    /// Ends a membership; `false` when there was none.
+    /// Ends a membership; whether it was the last of the group here.
     pub fn leave(&self, group: &GroupName, id: &ConnectionId) -> bool {
         let mut shard = self.shard(group).lock();
         let Some(entry) = shard.get_mut(group) else { return false };
         entry.list = None;
-        let was = entry.members.remove(id).is_some();
-        if entry.members.is_empty() {
+        entry.members.remove(id);
+        let is_last = entry.members.is_empty();
+        if is_last {
             shard.remove(group);
         } else if entry.members.capacity() > 1_024 && entry.members.len() < entry.members.capacity() / 4 {
             entry.members.shrink_to_fit();
         }
-        was
+        is_last
+    }
+
+    /// Whether a group has members here.
+    pub fn has_members(&self, group: &GroupName) -> bool {
+        self.shard(group).lock().contains_key(group)
+    }
+
+    /// Every group with members here.
+    pub fn names(&self) -> Vec<GroupName> {
+        self.shards.iter().flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// The members of a group now.

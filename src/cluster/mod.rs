@@ -1,21 +1,47 @@
 //! Reach any connection, wherever it lives.
 //!
-//! Callers say [`Cluster::find`] and never learn how the owner is told from the id. On one node the answer is simple: an
-//! id of this start of the node names a session in the hub or a connection that has ended; an id of any other start
-//! names a node that is no more, since nobody else could have minted it. Both are proof, so both are *gone*.
+//! Callers ask [`Cluster::place`] and get the session, the proof that it is gone, or *elsewhere*; then [`Node::ask_owner`]
+//! carries the request to whoever owns it. On one node the answer is simple: an id of this start of the node names a
+//! session in the hub or a connection that has ended; an id of any other start names a node that is no more, since nobody
+//! else could have minted it.
+//!
+//! Among many, three things are kept apart:
+//!
+//! | | file | stands on |
+//! | --- | --- | --- |
+//! | who is there, and whose `$disconnect` is whose to run | `node.rs`, `view.rs`, `undertaker.rs`, `sweeper.rs`, `writes.rs` | the registry port |
+//! | what one node asks of another | `delivery.rs` | the transport port |
+//! | what stands behind the ports | `redis/`, `memory.rs`; `link/` | |
+//!
+//! Everything above the ports runs in a simulation as it runs in production.
 
+mod delivery;
 mod groups;
+mod invocations;
+pub mod link;
 pub mod memory;
+mod node;
 pub mod redis;
 pub mod registry;
+mod sweeper;
 pub mod transport;
+mod undertaker;
+mod view;
+mod writes;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use arc_swap::ArcSwap;
+
+pub use delivery::DeliveryError;
 pub use groups::{GroupName, Groups, MAX_GROUPS_OF_A_CONNECTION};
+pub(crate) use invocations::Invocations;
+pub use node::{Attempt, Attempting, Config, Health, Local, Node};
+pub use writes::Truth;
 
 use crate::ids::{ConnectionId, IdMint, Incarnation};
 use crate::session::{Events, Hub, Outgoing, PushError, Session};
@@ -29,6 +55,14 @@ pub struct Delivered {
     pub dropped: usize,
     /// Sessions that had ended meanwhile.
     pub gone: usize,
+    /// Nodes whose sessions may not have got it: they did not answer. Left out when it is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreachable: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Delivered {
@@ -40,16 +74,53 @@ impl Delivered {
             Err(PushError::Gone) => self.gone += 1,
         }
     }
+
+    /// Adds what became of it elsewhere.
+    pub const fn add(&mut self, there: Self) {
+        self.delivered += there.delivered;
+        self.dropped += there.dropped;
+        self.gone += there.gone;
+        self.unreachable += there.unreachable;
+    }
 }
 
-/// This node's view of every connection: its own sessions, its groups, and the mint that names them.
+/// What a node counts of its life among others; only ever grows.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Registry calls that failed.
+    pub registry_failures: AtomicU64,
+    /// Records and group entries written or removed.
+    pub registry_writes: AtomicU64,
+    /// Nodes that this one buried.
+    pub burials: AtomicU64,
+    /// Times that this node was declared dead and was not.
+    pub expulsions: AtomicU64,
+    /// `$disconnect` calls for connections of dead nodes.
+    pub recovered: AtomicU64,
+    /// Messages for many that did not get to some node.
+    pub fan_outs_short: AtomicU64,
+}
+
+/// Where a connection is.
+#[derive(Debug)]
+pub enum Place<E: Events> {
+    /// Here, and open.
+    Here(Session<E>),
+    /// Proven gone.
+    Gone,
+    /// Not here: its owner has to be asked.
+    Elsewhere,
+}
+
+/// This node's view of every connection: its own sessions, its groups, the mint that names them, and the others.
 #[derive(Debug)]
 pub struct Cluster<E: Events> {
     /// The sessions of this node.
     pub hub: Arc<Hub<E>>,
-    /// Who is in which group.
+    /// Who is in which group, on this node.
     pub groups: Groups<E>,
-    mint: IdMint,
+    mint: ArcSwap<IdMint>,
+    node: Option<Arc<Node>>,
 }
 
 /// Sessions written to before a fan-out lets others run. A write costs 5 µs, one of 8 KiB to a client behind a slow link
@@ -62,20 +133,43 @@ impl<E: Events> Cluster<E> {
         // Ids of an earlier start must not find a session of this one: the secret part alone makes that a chance of
         // one in 2^40 an attempt, the random incarnation one in 2^64.
         let incarnation = Incarnation::new(u32::from_be_bytes(crate::ids::random_bytes()));
-        Self { hub, groups: Groups::default(), mint: IdMint::new(incarnation) }
+        Self { hub, groups: Groups::default(), mint: ArcSwap::from_pointee(IdMint::new(incarnation)), node: None }
     }
 
-    /// A fresh id for a connection of this node.
-    pub fn mint(&self, slot: u32) -> ConnectionId {
-        self.mint.mint(slot)
+    /// The view of a node among others.
+    pub fn member(hub: Arc<Hub<E>>, node: Arc<Node>) -> Self {
+        Self { node: Some(node), ..Self::alone(hub) }
     }
 
-    /// The session of a connection; `None` is proof that it is gone.
-    pub fn find(&self, id: &ConnectionId) -> Option<Session<E>> {
-        if id.incarnation() != self.mint.incarnation() {
-            return None;
+    /// This node among others; `None` when it is alone.
+    pub const fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
+    }
+
+    /// A fresh id for a connection of this node; `None` while the others take it for dead.
+    pub fn mint(&self, slot: u32) -> Option<ConnectionId> {
+        let mint = self.mint.load();
+        let Some(node) = &self.node else { return Some(mint.mint(slot)) };
+        let me = node.me()?;
+        if mint.incarnation() == me {
+            return Some(mint.mint(slot));
         }
-        self.hub.get(id).filter(Session::is_open)
+        let fresh = Arc::new(IdMint::new(me));
+        let id = fresh.mint(slot);
+        // Two at once each start a mint of their own; both have a key that nobody else has.
+        self.mint.store(fresh);
+        Some(id)
+    }
+
+    /// Where a connection is.
+    pub fn place(&self, id: &ConnectionId) -> Place<E> {
+        if let Some(session) = self.hub.get(id).filter(Session::is_open) {
+            return Place::Here(session);
+        }
+        match &self.node {
+            Some(node) if node.me() != Some(id.incarnation()) => Place::Elsewhere,
+            Some(_) | None => Place::Gone,
+        }
     }
 }
 

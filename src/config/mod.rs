@@ -5,13 +5,15 @@
 //! the definitions, not here.
 
 mod cli;
+mod cluster;
 mod options;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use cli::{CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, ServeArgs};
-pub use options::{LogFormat, LogLevel, Options};
+pub use cluster::{ClusterSettings, NodeCertificates};
+pub use options::{ForwardedHeader, LogFormat, LogLevel, Options, Switch};
 pub use settings::{AccessLog, Mode, Settings, Tls, json_schema};
 
 /// A variable of the process's environment: what answers `${env:NAME}`.

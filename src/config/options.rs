@@ -116,6 +116,17 @@ options! {
     /// How long the head of a request, and a TLS handshake, may take to arrive. Default `10s`.
     #[arg(long, env = "CAUSEWAY_HANDSHAKE_TIMEOUT", value_name = "DURATION")]
     handshake_timeout: Period,
+    /// Networks of the proxies in front, as `10.0.0.0/24,192.0.2.7`: what they say of a client's address is believed.
+    /// Default none.
+    #[arg(long, env = "CAUSEWAY_TRUSTED_PROXIES", value_name = "CIDR,CIDR")]
+    trusted_proxies: String,
+    /// The header that the trusted proxies keep; the other one is the client's text. Default `x-forwarded-for`.
+    #[arg(long, env = "CAUSEWAY_FORWARDED_HEADER", value_enum, value_name = "NAME")]
+    forwarded_header: ForwardedHeader,
+    /// Whether each connection begins with a PROXY header, version 1 or 2, and only trusted proxies may connect. Default
+    /// `off`.
+    #[arg(long, env = "CAUSEWAY_PROXY_PROTOCOL", value_enum, value_name = "SWITCH")]
+    proxy_protocol: Switch,
     /// Largest head of a request in bytes. Default `16KiB`.
     #[arg(long, env = "CAUSEWAY_MAX_HEADER_BYTES", value_name = "SIZE")]
     max_header_bytes: ByteSize,
@@ -136,6 +147,69 @@ options! {
     #[arg(long, env = "CAUSEWAY_UPSTREAM_CA", value_name = "FILE")]
     #[schemars(with = "Option<String>")]
     upstream_ca: PathBuf,
+    /// Makes this node one of a cluster: the shared registry, `redis://[user:password@]host:port[/db]`. With TLS `rediss://`;
+    /// Sentinel `redis+sentinel://host:port,host:port/master`; Cluster `redis+cluster://host:port,host:port`.
+    #[arg(long, env = "CAUSEWAY_REDIS", hide_env_values = true, value_name = "URL")]
+    #[arg(value_parser = clap::builder::ValueParser::new(secret))]
+    #[schemars(with = "Option<String>")]
+    #[serde(deserialize_with = "secret_from_file", default)]
+    redis: Secret,
+    /// What every key in the registry begins with: clusters with different ones do not meet. Default `causeway`.
+    #[arg(long, env = "CAUSEWAY_REDIS_PREFIX", value_name = "NAME")]
+    #[schemars(length(min = 1))]
+    redis_prefix: String,
+    /// Certificates that the registry is trusted by, PEM, besides the system's.
+    #[arg(long, env = "CAUSEWAY_REDIS_CA", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    redis_ca: PathBuf,
+    /// How long one call to the registry may take. Default `500ms`.
+    #[arg(long, env = "CAUSEWAY_REDIS_TIMEOUT", value_name = "DURATION")]
+    redis_timeout: Period,
+    /// What the nodes of a cluster prove to each other, at least 16 characters; the same on all of them.
+    #[arg(long, env = "CAUSEWAY_CLUSTER_SECRET", hide_env_values = true, value_name = "SECRET")]
+    #[arg(value_parser = clap::builder::ValueParser::new(secret))]
+    #[schemars(with = "Option<String>")]
+    #[serde(deserialize_with = "secret_from_file", default)]
+    cluster_secret: Secret,
+    /// Certificate of this node for links to others, PEM; with `--cluster-key` and `--cluster-ca` links are mutual TLS.
+    #[arg(long, env = "CAUSEWAY_CLUSTER_CERT", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    cluster_cert: PathBuf,
+    /// Private key of that certificate, PEM. Other users of the machine must not be able to read it.
+    #[arg(long, env = "CAUSEWAY_CLUSTER_KEY", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    cluster_key: PathBuf,
+    /// Certificates that other nodes are trusted by, PEM.
+    #[arg(long, env = "CAUSEWAY_CLUSTER_CA", value_name = "FILE")]
+    #[schemars(with = "Option<String>")]
+    cluster_ca: PathBuf,
+    /// Where the other nodes reach this one. Default: the address this machine reaches the registry from, and the port of
+    /// the node listener.
+    #[arg(long, env = "CAUSEWAY_NODE_ADDRESS", value_name = "HOST:PORT")]
+    #[schemars(length(min = 1))]
+    node_address: String,
+    /// Address of the listener for other nodes. Default: the host part of `--node-address` if it is an address of this
+    /// machine, else all; port 0 takes a free one.
+    #[arg(long, env = "CAUSEWAY_NODE_LISTEN", value_name = "ADDRESS")]
+    #[schemars(length(min = 1))]
+    node_listen: String,
+    /// What people call this node, in logs and listings. Default: the host's name.
+    #[arg(long, env = "CAUSEWAY_NODE_NAME", value_name = "NAME")]
+    #[schemars(length(min = 1))]
+    node_name: String,
+    /// How long a node may be silent before the others ask whether it lives; a crash is noticed after it. Default `10s`.
+    #[arg(long, env = "CAUSEWAY_NODE_LEASE", value_name = "DURATION")]
+    node_lease: Period,
+    /// `$disconnect` calls a second that this node makes for the connections of dead ones. Default 100.
+    #[arg(long, env = "CAUSEWAY_RECOVERY_RATE", value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[schemars(range(min = 1, max = 100_000))]
+    recovery_rate: u32,
+    /// Close code of a drain: `1001` (going away) or `1012` (service restart). Default `1001`.
+    #[arg(long, env = "CAUSEWAY_DRAIN_CLOSE_CODE", value_name = "CODE")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1001..=1012))]
+    #[schemars(range(min = 1_001, max = 1_012))]
+    drain_close_code: u32,
 }
 
 fn secret_from_file<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
@@ -150,6 +224,26 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+/// The header in which proxies tell the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and `X-Forwarded-Port`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// No.
+    Off,
+    /// Yes.
+    On,
 }
 
 /// Least important lines of the log that are written.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{LogFormat, LogLevel, Options};
+use super::{ClusterSettings, ForwardedHeader, LogFormat, LogLevel, Options, Switch};
 use crate::document::{self, Document, Environment, MAX_FILE_BYTES, Node, Place, Problem, Problems, Report};
 use crate::secret::Secret;
+use crate::server::{self, Networks, Proxies};
 use crate::units::{ByteSize, Period};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(document::generate::<Options>);
@@ -90,6 +91,8 @@ pub struct Settings {
     pub max_handshakes: usize,
     /// How long the head of a request may take to arrive.
     pub handshake_timeout: Duration,
+    /// Who stands in front, and what is believed of it.
+    pub proxies: Proxies,
     /// Largest head of a request.
     pub max_header_bytes: usize,
     /// Bytes in all outboxes and partial messages together.
@@ -100,6 +103,10 @@ pub struct Settings {
     pub max_concurrency_per_upstream: usize,
     /// Certificates that back-ends are trusted by, PEM, besides the system's.
     pub upstream_ca: Option<PathBuf>,
+    /// Whether a drain closes sessions with 1012 instead of 1001.
+    pub drain_says_restart: bool,
+    /// This node as one of many; `None` is alone.
+    pub cluster: Option<ClusterSettings>,
 }
 
 /// Smallest and largest head of a request that may be set: room for a browser's handshake, and a bound on what a
@@ -127,10 +134,34 @@ impl Settings {
     /// Why the gateway must not start like this, each naming the setting that mends it. Looks at the key file's
     /// permissions, and at nothing else outside.
     pub fn refusals(&self, mode: Mode) -> Vec<String> {
-        match mode {
+        let mut refusals = match mode {
             Mode::Dev => self.dev_refusals(),
             Mode::Run => self.run_refusals(),
+        };
+        refusals.extend(self.cluster_refusals());
+        refusals
+    }
+
+    /// What would let a stranger in among the nodes.
+    fn cluster_refusals(&self) -> Vec<String> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let mut refusals = Vec::new();
+        if cluster.secret.is_none() && cluster.certificates.is_none() {
+            refusals.push(
+                "with --redis, links between nodes would be open to everyone who reaches them: set --cluster-secret \
+                 (CAUSEWAY_CLUSTER_SECRET), or --cluster-cert, --cluster-key and --cluster-ca"
+                    .to_owned(),
+            );
         }
+        if let Some(certificates) = &cluster.certificates
+            && is_readable_by_everyone(&certificates.key)
+        {
+            let key = certificates.key.display();
+            refusals.push(format!(
+                "the private key {key} is readable by everyone: `chmod o-r {key}`, or set --cluster-key"
+            ));
+        }
+        refusals
     }
 
     /// `dev` asks nobody who they are, so nobody else may reach it.
@@ -205,7 +236,17 @@ fn read(path: &Path, environment: Environment<'_>) -> Result<(Options, Option<In
     let problems = report.into_problems();
     let Some(document) = document else { return Err(problems) };
     let mut options = problems.or_ok(document.content)?;
-    for path in [&mut options.routes, &mut options.tls_cert, &mut options.tls_key, &mut options.upstream_ca] {
+    let paths = [
+        &mut options.routes,
+        &mut options.tls_cert,
+        &mut options.tls_key,
+        &mut options.upstream_ca,
+        &mut options.redis_ca,
+        &mut options.cluster_cert,
+        &mut options.cluster_key,
+        &mut options.cluster_ca,
+    ];
+    for path in paths {
         *path = path.take().map(|path| folder.join(path));
     }
     if let Some(log) = &mut options.access_log
@@ -217,14 +258,14 @@ fn read(path: &Path, environment: Environment<'_>) -> Result<(Options, Option<In
 }
 
 /// Turns options into settings and collects what does not fit together.
-struct Check {
+pub(super) struct Check {
     file: Option<InFile>,
     problems: Problems,
 }
 
 impl Check {
     /// Reports what is wrong with a setting: at its place in the file if it stands there, else by the flag's name.
-    fn complain(&mut self, setting: &str, message: &str) {
+    pub(super) fn complain(&mut self, setting: &str, message: &str) {
         let in_file = self.file.as_ref().filter(|file| file.root.has(setting));
         let (file, place): (&str, Option<Place>) = match in_file {
             Some(file) => (&file.name, Some(file.root.key_place(setting))),
@@ -241,6 +282,15 @@ impl Check {
         let seconds = |value: Option<Period>, default| value.map_or(Duration::from_secs(default), |period| period.0);
         let bytes = |value: Option<ByteSize>, default| value.map_or(default, |size| size.0);
         let max_sessions = count(options.max_sessions, 1_000_000);
+        let cluster = self.cluster(&options);
+        let drain_says_restart = match options.drain_close_code {
+            None | Some(1001) => false,
+            Some(1012) => true,
+            Some(_) => {
+                self.complain("drain-close-code", "is out of range, expected `1001` or `1012`");
+                false
+            }
+        };
         let settings = Settings {
             routes: options.routes.unwrap_or_else(|| PathBuf::from("routes")),
             listen: self.address("listen", options.listen.as_deref(), 8080),
@@ -261,17 +311,20 @@ impl Check {
             max_sessions_per_address: count(options.max_sessions_per_address, max_sessions),
             max_handshakes: count(options.max_handshakes, 4_096),
             handshake_timeout: seconds(options.handshake_timeout, 10),
+            proxies: self.proxies(options.trusted_proxies.as_deref(), options.forwarded_header, options.proxy_protocol),
             max_header_bytes: bytes(options.max_header_bytes, 16 << 10),
             outbox_budget_bytes: bytes(options.outbox_budget_bytes, 256 << 20),
             reserved_files: count(options.reserved_files, 256),
             max_concurrency_per_upstream: count(options.max_concurrency_per_upstream, 512),
             upstream_ca: options.upstream_ca,
+            drain_says_restart,
+            cluster,
         };
         self.together(&settings);
         settings
     }
 
-    fn address(&mut self, setting: &str, text: Option<&str>, default_port: u16) -> SocketAddr {
+    pub(super) fn address(&mut self, setting: &str, text: Option<&str>, default_port: u16) -> SocketAddr {
         let parsed = text.and_then(|text| text.parse().ok());
         if let (Some(text), None) = (text, parsed) {
             let expected = "expected an address and a port such as `127.0.0.1:8080` or `[::]:443`";
@@ -290,6 +343,31 @@ impl Check {
         // Port 0 is another one each time.
         if settings.listen == settings.admin && settings.listen.port() != 0 {
             self.complain("admin", "is the address of `listen` too, expected another");
+        }
+    }
+
+    fn proxies(&mut self, trusted: Option<&str>, header: Option<ForwardedHeader>, protocol: Option<Switch>) -> Proxies {
+        let trusted = Networks::parse(trusted.unwrap_or_default());
+        if let Err(error) = &trusted {
+            self.complain("trusted-proxies", &error.to_string());
+        }
+        let is_nobody_trusted = trusted.as_ref().is_ok_and(Networks::is_empty);
+        if is_nobody_trusted && protocol == Some(Switch::On) {
+            self.complain(
+                "proxy-protocol",
+                "is `on` and nobody may connect, expected the proxies in `trusted-proxies`",
+            );
+        }
+        if is_nobody_trusted && header.is_some() {
+            self.complain("forwarded-header", "is believed of nobody, expected the proxies in `trusted-proxies`");
+        }
+        Proxies {
+            trusted: trusted.unwrap_or_default(),
+            header: match header {
+                None | Some(ForwardedHeader::XForwardedFor) => server::ForwardedHeader::XForwardedFor,
+                Some(ForwardedHeader::Forwarded) => server::ForwardedHeader::Forwarded,
+            },
+            is_protocol_on: protocol == Some(Switch::On),
         }
     }
 

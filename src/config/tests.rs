@@ -175,6 +175,29 @@ fn settings_must_fit_each_other() {
 }
 
 #[test]
+fn nobody_is_believed_unless_named() {
+    let proxies = defaults().proxies;
+    assert!(proxies.trusted.is_empty() && !proxies.is_protocol_on);
+    let settings =
+        resolve(&["--proxy-protocol", "on"], "trusted-proxies: 10.0.0.0/24, ::1\nforwarded-header: forwarded\n")
+            .unwrap();
+    assert!(settings.proxies.is_protocol_on);
+    assert_eq!(settings.proxies.header, crate::server::ForwardedHeader::Forwarded);
+    assert!(settings.proxies.trusted.contains([10, 0, 0, 9].into()));
+    assert_eq!(
+        problems(&["--proxy-protocol", "on"], "forwarded-header: x-forwarded-for\n"),
+        [
+            "1:1: `forwarded-header` is believed of nobody, expected the proxies in `trusted-proxies`",
+            "configuration: `proxy-protocol` is `on` and nobody may connect, expected the proxies in `trusted-proxies`",
+        ]
+    );
+    assert_eq!(
+        problems(&["--proxy-protocol", "on"], "trusted-proxies: 10.0.0.7/24\n"),
+        ["1:1: `trusted-proxies` has `10.0.0.7/24`, expected the network `10.0.0.0/24` or the address `10.0.0.7`"]
+    );
+}
+
+#[test]
 fn secrets_may_be_references_and_are_never_shown() {
     let config = file("callback-token: ${env:TOKEN}\nadmin-token: ${env:SPACED}\n");
     let variables = |name: &str| Some(if name == "TOKEN" { "hunter2" } else { "hunter2 hunter2" }.to_owned());

@@ -66,6 +66,7 @@ pub struct Accepted {
 impl Drop for Accepted {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
+            // It is in the ledger from its announcement on, and its end takes it out.
             connection.gateway().metrics.connects.inc(ConnectResult::Abandoned);
             disconnect::finish(&connection, &CloseReason::ClientVanished);
         }
@@ -76,7 +77,7 @@ impl Gateway {
     /// Decides about a handshake: capacity, then the `$connect` route's integration.
     ///
     /// # Errors
-    /// [`Refusal`], which says what the client gets.
+    /// [`Refusal`], which says what the client gets. The answer waits for the connection's record, where there is a registry.
     ///
     /// # Cancel safety
     /// Dropping the future gives the client's place back. Whether the integration heard of it is then unknown.
@@ -85,8 +86,10 @@ impl Gateway {
         // identify
         let deployed = Arc::clone(&request.stage.load());
         let connected_at = self.clock.now();
+        // Declared dead and not yet back: the ids of now would be nobody's.
+        let id = self.cluster.mint(self.next_slot()).ok_or(Refusal::Fault(Fault::Unavailable, None))?;
         let context = ConnectionContext {
-            id: self.cluster.mint(self.next_slot()),
+            id,
             connected_at,
             source_ip: request.source_ip,
             profile: self.profiles.intern(Profile {
@@ -125,7 +128,17 @@ impl Gateway {
         place.keep();
         let compression = deployed.api.compression;
         let connection = Connection::new(context, request.stage);
-        Ok(Accepted { connection: Some(connection), headers, compression, _connecting: connecting })
+        let accepted = Accepted { connection: Some(connection), headers, compression, _connecting: connecting };
+        if let Some(node) = self.cluster.node() {
+            if let Some(connection) = &accepted.connection {
+                self.ledger.enter(&connection.context);
+            }
+            // Dropped here, it runs the `$disconnect` that its back-end has coming.
+            if !node.announce(&id).await {
+                return Err(Refusal::Fault(Fault::Unavailable, Some((id, ids.request))));
+            }
+        }
+        Ok(accepted)
     }
 
     /// Makes the session: from here on the client can be pushed to, and `head`, the 101, is on its way.
@@ -134,14 +147,24 @@ impl Gateway {
     /// [`PushError::Gone`] when the client left meanwhile; its `$disconnect` is under way then.
     pub fn open(&self, mut accepted: Accepted, socket: Socket, head: Vec<u8>) -> Result<(), PushError> {
         let Some(connection) = accepted.connection.take() else { return Err(PushError::Gone) };
-        let session = self.cluster.hub.open(connection, socket, head)?;
+        let id = connection.context.id;
+        let opened = self.cluster.hub.open(connection, socket, head);
+        // In the map now, or ended again; an end has put it in once more.
+        self.ledger.strike(&id);
+        let session = opened?;
+        if let Some(node) = self.cluster.node() {
+            // An expulsion that came meanwhile has listed the sessions before this one was among them.
+            if node.me() != Some(session.id().incarnation()) {
+                session.close(&CloseReason::Expelled);
+            }
+        }
         // The reload that took its stage away has closed the sessions before this one was among them.
         if session.stage().is_removed() {
             session.close(&CloseReason::StageRemoved);
         }
         // A drain that began meanwhile has listed the sessions before this one was among them.
         if self.is_draining() {
-            self.cluster.hub.drain(&[session], drain_grace());
+            self.cluster.hub.drain(&[session], drain_grace(), &self.farewell);
         }
         Ok(())
     }

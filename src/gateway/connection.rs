@@ -50,6 +50,8 @@ impl fmt::Debug for Connection {
 /// Whether a connection may join one more group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joined {
+    /// The first of the group on this node.
+    First,
     Now,
     Already,
     TooMany,
@@ -98,22 +100,19 @@ impl Connection {
             return Joined::TooMany;
         }
         extras.groups.insert(group.clone());
-        groups.join(group, session);
-        Joined::Now
+        if groups.join(group, session) { Joined::First } else { Joined::Now }
     }
 
-    /// Ends a membership; `false` when there was none.
-    pub(super) fn leave(&self, groups: &Groups<Self>, group: &GroupName) -> bool {
+    /// Ends a membership; whether there was one, and whether it was the last of the group on this node.
+    pub(super) fn leave(&self, groups: &Groups<Self>, group: &GroupName) -> (bool, bool) {
         let mut extras = self.extras.lock();
-        let Some(some) = extras.as_mut() else { return false };
-        let was = some.groups.remove(group);
-        if was {
-            groups.leave(group, &self.context.id);
-        }
+        let Some(some) = extras.as_mut() else { return (false, false) };
+        let was_member = some.groups.remove(group);
+        let was_last = was_member && groups.leave(group, &self.context.id);
         if some.is_idle() {
             *extras = None;
         }
-        was
+        (was_member, was_last)
     }
 
     pub(super) fn take_groups(&self) -> HashSet<GroupName> {

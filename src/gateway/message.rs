@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::connection::Joined;
 use super::record::{Finished, Ids};
 use super::{Connection, Deployed, disconnect, rescue};
-use crate::cluster::{Delivered, FAN_OUT_BATCH, GroupName, fan_out};
+use crate::cluster::{Delivered, FAN_OUT_BATCH, GroupName, Node};
 use crate::context::{Event, RequestContext};
 use crate::definition::{Group, GroupAction, Integration, Ordering, Route};
 use crate::fault::Fault;
@@ -172,7 +172,7 @@ async fn serve(exchange: &Exchange) {
         }
         Some(Integration::Group(group)) => match group_now(session, group, &exchange.message, None) {
             Some(done) => done,
-            None => group_send(session, group, &exchange.message).await,
+            None => group_later(session, group, &exchange.message).await,
         },
         None => Finished::fault(Fault::ApiConfiguration),
     };
@@ -194,7 +194,11 @@ fn group_name(session: &Session<Connection>, group: &Group, message: &Message) -
     GroupName::new(&session.live.api, &name)
 }
 
-/// The part of a group integration that waits for nobody; `None` when a send has too many members for a turn.
+/// What a member that joined is told.
+const JOINED: &str = r#"{"joined":true}"#;
+
+/// The part of a group integration that waits for nobody; `None` when the rest has to wait: a send has too many members
+/// for a turn or may have some on other nodes, a join is not known to them yet.
 /// With a `turn`, the session's own copy of a message stays behind what the turn has answered before.
 fn group_now(
     session: &Session<Connection>,
@@ -203,22 +207,27 @@ fn group_now(
     mut turn: Option<&mut Turn<'_>>,
 ) -> Option<Finished> {
     let Some(name) = group_name(session, group, message) else { return Some(Finished::fault(Fault::InvalidGroup)) };
-    let groups = &session.gateway().cluster.groups;
+    let gateway = session.gateway();
     match group.action {
-        GroupAction::Join => Some(match join(session, &name) {
-            Ok(()) => answered(r#"{"joined":true}"#.to_owned()),
-            Err(fault) => Finished::fault(fault),
-        }),
+        GroupAction::Join => {
+            let joined = join(session, &name);
+            // The first here: others hear of it through the registry, which takes a moment.
+            let is_told = |node: &Arc<Node>| !node.is_group_unwritten(&name);
+            if joined.is_ok() && !gateway.cluster.node().is_none_or(is_told) {
+                return None;
+            }
+            Some(joined.map_or_else(Finished::fault, |()| answered(JOINED.to_owned())))
+        }
         GroupAction::Leave => {
-            let left = session.leave(groups, &name);
+            let left = leave(session, &name);
             Some(answered(format!(r#"{{"left":{left}}}"#)))
         }
         GroupAction::Send => {
-            let members = groups.members(&name);
-            if members.len() > FAN_OUT_BATCH {
+            let members = gateway.cluster.groups.members(&name);
+            if members.len() > FAN_OUT_BATCH || gateway.cluster.node().is_some() {
                 return None;
             }
-            let outgoing = group_message(session, group, message);
+            let outgoing = group_message(session, group, message).for_many();
             let mut result = Delivered::default();
             for member in members.iter() {
                 match &mut turn {
@@ -231,23 +240,32 @@ fn group_now(
                     }
                 }
             }
-            Some(sent(session, result))
+            gateway.count_fan_out(result);
+            Some(sent(result))
         }
     }
 }
 
-async fn group_send(session: &Session<Connection>, group: &Group, message: &Message) -> Finished {
+/// The part that waits: for the registry, for other nodes, for a long list of members.
+async fn group_later(session: &Session<Connection>, group: &Group, message: &Message) -> Finished {
     let Some(name) = group_name(session, group, message) else { return Finished::fault(Fault::InvalidGroup) };
-    let mut members = session.gateway().cluster.groups.members(&name);
-    if group.exclude_sender {
-        members = members.iter().filter(|m| m.id() != session.id()).cloned().collect();
+    let gateway = session.gateway();
+    match group.action {
+        GroupAction::Join => {
+            gateway.tell_of(&name).await;
+            answered(JOINED.to_owned())
+        }
+        GroupAction::Send => {
+            let outgoing = group_message(session, group, message);
+            let except = group.exclude_sender.then(|| *session.id());
+            sent(gateway.group_fan_out(name, outgoing, except).await)
+        }
+        // Never waits.
+        GroupAction::Leave => answered(format!(r#"{{"left":{}}}"#, leave(session, &name))),
     }
-    let outgoing = group_message(session, group, message);
-    sent(session, fan_out(&members, &outgoing).await)
 }
 
-fn sent(session: &Session<Connection>, result: Delivered) -> Finished {
-    session.gateway().count_fan_out(result);
+fn sent(result: Delivered) -> Finished {
     answered(serde_json::to_string(&result).unwrap_or_default())
 }
 
@@ -259,14 +277,31 @@ fn group_message(session: &Session<Connection>, group: &Group, message: &Message
             .evaluate(message)
             .map_or_else(|_| message.payload().clone(), |text| Bytes::from(text.into_owned())),
     };
-    Outgoing::lossy_text(payload, max_frame).for_many()
+    Outgoing::lossy_text(payload, max_frame)
 }
 
 /// Makes a session a member of a group for as long as it lives.
 pub(super) fn join(session: &Session<Connection>, name: &GroupName) -> Result<(), Fault> {
-    match Connection::join(session, &session.gateway().cluster.groups, name) {
+    let cluster = &session.gateway().cluster;
+    match Connection::join(session, &cluster.groups, name) {
+        Joined::First => {
+            if let Some(node) = cluster.node() {
+                node.group_changed(name.clone());
+            }
+            Ok(())
+        }
         Joined::Now | Joined::Already => Ok(()),
         Joined::TooMany => Err(Fault::TooManyGroups),
         Joined::Gone => Err(Fault::Gone),
     }
+}
+
+/// Ends a membership; `false` when there was none.
+pub(super) fn leave(session: &Session<Connection>, name: &GroupName) -> bool {
+    let cluster = &session.gateway().cluster;
+    let (was_member, was_last) = session.leave(&cluster.groups, name);
+    if let (Some(node), true) = (cluster.node(), was_last) {
+        node.group_ended(name.clone());
+    }
+    was_member
 }

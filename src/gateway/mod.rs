@@ -15,8 +15,10 @@ mod connect;
 mod connection;
 mod disconnect;
 mod drain;
+mod ledger;
 mod live;
 mod message;
+mod peers;
 mod push;
 mod record;
 mod rescue;
@@ -25,8 +27,8 @@ mod resolve;
 mod tests;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
@@ -35,17 +37,22 @@ pub use connect::{Accepted, ConnectRequest, Refusal};
 pub use connection::Connection;
 pub use drain::DrainPlan;
 pub use live::{Deployed, LiveStage};
-pub use push::{Described, Pushed};
+pub use peers::{Filter, NodeView, Nodes};
+pub use push::{Listing, Pushed};
 pub use resolve::{Resolved, Resolver, is_address, is_loopback_name};
 
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::link::Links;
+pub use crate::cluster::transport::{Described, Row};
+use crate::cluster::{Cluster, Invocations, Node};
 use crate::context::Profile;
 use crate::definition::Snapshot;
+use crate::fault::CloseReason;
 use crate::integration::Integrations;
 use crate::session::Hub;
 use crate::tasks::Tasks;
 use crate::telemetry::{AccessLog, Format, Metrics};
+use ledger::Ledger;
 use live::Deployment;
 
 /// `$disconnect` calls that run at once. A node that loses ten thousand clients in a second must not become a flood
@@ -57,6 +64,10 @@ const DISCONNECTS_AT_ONCE: usize = 256;
 pub struct Parts {
     /// The sessions of this node.
     pub hub: Arc<Hub<Connection>>,
+    /// This node among others; `None` when it is alone.
+    pub node: Option<Arc<Node>>,
+    /// What a drain closes sessions with.
+    pub farewell: CloseReason,
     /// Calls to back-ends.
     pub integrations: Integrations,
     /// What is counted.
@@ -80,6 +91,12 @@ pub struct Parts {
 pub struct Gateway {
     deployment: ArcSwap<Deployment>,
     cluster: Cluster<Connection>,
+    ledger: Ledger,
+    invocations: Invocations,
+    farewell: CloseReason,
+    links: OnceLock<Arc<Links>>,
+    /// What other nodes ask may outlive the call that brought it.
+    myself: Weak<Self>,
     integrations: Integrations,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
@@ -89,7 +106,10 @@ pub struct Gateway {
     profiles: live::Interner<Profile>,
     addresses: live::Addresses,
     slots: AtomicU32,
+    /// Whether a drain was announced: clients are still taken, and load balancers told to send no more.
+    leaving: AtomicBool,
     draining: AtomicBool,
+    shedding: AtomicBool,
     /// Handshakes between the gateway's first look at them and their session.
     connecting: Arc<()>,
     disconnects: Arc<Semaphore>,
@@ -100,9 +120,17 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that serves nothing until [`Gateway::deploy`].
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|myself| Self {
             deployment: ArcSwap::default(),
-            cluster: Cluster::alone(parts.hub),
+            cluster: match parts.node {
+                Some(node) => Cluster::member(parts.hub, node),
+                None => Cluster::alone(parts.hub),
+            },
+            ledger: Ledger::default(),
+            invocations: Invocations::default(),
+            farewell: parts.farewell,
+            links: OnceLock::new(),
+            myself: Weak::clone(myself),
             integrations: parts.integrations,
             metrics: parts.metrics,
             access_log: parts.access_log,
@@ -112,7 +140,9 @@ impl Gateway {
             profiles: live::Interner::default(),
             addresses: live::Addresses::new(parts.max_sessions, parts.max_sessions_per_address),
             slots: AtomicU32::new(0),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            shedding: AtomicBool::new(false),
             connecting: Arc::new(()),
             disconnects: Arc::new(Semaphore::new(DISCONNECTS_AT_ONCE)),
             complained: AtomicU64::new(0),
@@ -133,7 +163,7 @@ impl Gateway {
     fn close_removed(&self) {
         for session in self.cluster.hub.all() {
             if session.stage().is_removed() {
-                session.close(&crate::fault::CloseReason::StageRemoved);
+                session.close(&CloseReason::StageRemoved);
             }
         }
     }
@@ -148,6 +178,11 @@ impl Gateway {
         &self.cluster.hub
     }
 
+    /// This node among others; `None` when it is alone.
+    pub const fn node(&self) -> Option<&Arc<Node>> {
+        self.cluster.node()
+    }
+
     /// What is counted.
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -160,6 +195,7 @@ impl Gateway {
         self.metrics.outbox_bytes.set(i64::try_from(stats.budget_used).unwrap_or(i64::MAX));
         self.metrics.handshakes_in_progress.set(i64::try_from(self.handshakes()).unwrap_or(i64::MAX));
         self.metrics.exchanges_in_flight.set(i64::try_from(self.tasks.running()).unwrap_or(i64::MAX));
+        self.count_cluster();
         self.metrics.render()
     }
 
@@ -168,7 +204,12 @@ impl Gateway {
         &self.integrations
     }
 
-    /// Whether new clients are sent elsewhere.
+    /// Whether load balancers should send clients here.
+    pub fn is_ready(&self) -> bool {
+        !self.leaving.load(Ordering::Relaxed) && !self.is_draining()
+    }
+
+    /// Whether new clients are refused.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

@@ -1,18 +1,17 @@
-//! A back-end reaches a connection: push, describe, close; groups and everybody.
+//! A back-end reaches a connection, on whichever node it is: push, describe, close; groups and everybody.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
-use super::message::join;
+use super::message::{join, leave};
 use super::record::CallbackRecord;
-use super::{Connection, Gateway, LiveStage, rescue};
-use crate::clock::EpochMillis;
-use crate::cluster::{Delivered, GroupName, fan_out};
+use super::{Connection, Described, Gateway, LiveStage, rescue};
+use crate::cluster::transport::{Invocation, Request, Response};
+use crate::cluster::{Delivered, GroupName, Place, fan_out};
 use crate::fault::{CloseReason, Fault};
-use crate::ids::{ConnectionId, IdError, RequestId};
+use crate::ids::{self, ApiId, ConnectionId, IdError, RequestId};
 use crate::message::Kind;
 use crate::session::{Outgoing, Session};
 use crate::telemetry::labels::{GroupResult, SentKind};
@@ -26,34 +25,78 @@ pub struct Pushed {
     pub is_binary: bool,
 }
 
-/// What `GET @connections` tells (specification 6.3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
-    /// When the connection was made.
-    pub connected_at: EpochMillis,
-    /// Last data message in either direction.
-    pub last_active_at: EpochMillis,
-    /// The client's address.
-    pub source_ip: IpAddr,
-    /// Its `User-Agent`.
-    pub user_agent: Option<Box<str>>,
-}
-
 impl Gateway {
-    /// Puts a message into a connection's outbox.
+    /// Puts a message into a connection's outbox, on whichever node it is.
     ///
-    /// `Ok` means it is in the outbox of a live session; nothing stronger. `id` is the path segment as sent.
+    /// `Ok` means it is in the outbox of a live session; nothing stronger. `id` is the path segment as sent, `call` the
+    /// SDK's name for the call through all its repetitions.
     ///
     /// # Errors
     /// In this order: [`Fault::PayloadTooLarge`], [`Fault::InvalidConnectionId`], [`Fault::Gone`] when it is proven gone,
-    /// [`Fault::LimitExceeded`] when the client does not read (specification 6.4.5).
-    pub fn push(&self, stage: &LiveStage, id: &str, pushed: Pushed, request: RequestId) -> Result<(), Fault> {
-        let bytes = pushed.body.len();
-        let outcome = outgoing(stage, pushed).and_then(|outgoing| {
-            let id = parse(id)?;
-            Ok((id, self.find(stage, &id).and_then(|session| session.push(&outgoing).map_err(rescue::push))))
-        });
-        self.recorded(stage, CallbackRecord::new("POST /@connections/{connectionId}", 200, request).of(bytes), outcome)
+    /// [`Fault::LimitExceeded`] when the client does not read (specification 6.4.5); [`Fault::Unavailable`] when its node
+    /// cannot be asked.
+    pub async fn push(
+        &self,
+        stage: &LiveStage,
+        id: &str,
+        pushed: Pushed,
+        call: Option<&str>,
+        request: RequestId,
+    ) -> Result<(), Fault> {
+        let record = CallbackRecord::new("POST /@connections/{connectionId}", 200, request).of(pushed.body.len());
+        let ready = outgoing(stage, pushed).and_then(|outgoing| Ok((outgoing, parse(id)?)));
+        let outcome = match ready {
+            Ok((outgoing, id)) => Ok((id, self.push_to(Some(&stage.api), id, outgoing, call).await)),
+            Err(fault) => Err(fault),
+        };
+        self.recorded(stage, record, outcome)
+    }
+
+    async fn push_to(
+        &self,
+        api: Option<&ApiId>,
+        id: ConnectionId,
+        outgoing: Outgoing,
+        call: Option<&str>,
+    ) -> Result<(), Fault> {
+        let invocation = call.map(|call| ids::invocation(call, &id));
+        match self.cluster.place(&id) {
+            Place::Here(session) => self.push_here(api, &session, &outgoing, invocation),
+            Place::Gone => Err(Fault::Gone),
+            Place::Elsewhere => {
+                let (kind, payload) = outgoing.into_parts();
+                let request = Request::Push { id, api: api.cloned(), kind, payload, invocation };
+                self.ask(&id, request).await.and_then(|answer| rescue::done(&answer))
+            }
+        }
+    }
+
+    /// The same on this node. A repeat of a call that was done is answered as the first was, and not done again.
+    pub(super) fn push_here(
+        &self,
+        api: Option<&ApiId>,
+        session: &Session<Connection>,
+        outgoing: &Outgoing,
+        invocation: Option<Invocation>,
+    ) -> Result<(), Fault> {
+        if api.is_some_and(|api| *api != session.stage().api) {
+            return Err(Fault::Gone);
+        }
+        let Some(invocation) = invocation else { return session.push(outgoing).map_err(rescue::push) };
+        if !self.invocations.begin(invocation) {
+            self.metrics.pushes_repeated.inc();
+            return Ok(());
+        }
+        session.push(outgoing).map_err(|error| {
+            self.invocations.undo(invocation);
+            rescue::push(error)
+        })
+    }
+
+    /// Asks the node that owns a connection.
+    async fn ask(&self, id: &ConnectionId, request: Request) -> Result<Response, Fault> {
+        let Some(node) = self.cluster.node() else { return Err(Fault::Gone) };
+        node.ask_owner(id, request).await.map_err(rescue::delivery)
     }
 
     /// Records a callback, whether it came as far as an id or not.
@@ -71,36 +114,67 @@ impl Gateway {
         outcome
     }
 
-    /// Tells about a connection.
+    /// Tells about a connection, on whichever node it is.
     ///
     /// # Errors
-    /// [`Fault::InvalidConnectionId`], [`Fault::Gone`].
-    pub fn describe(&self, stage: &LiveStage, id: &str, request: RequestId) -> Result<Described, Fault> {
-        let outcome = parse(id).map(|id| (id, self.find(stage, &id).map(|session| self.tell(&session))));
+    /// [`Fault::InvalidConnectionId`], [`Fault::Gone`], [`Fault::Unavailable`].
+    pub async fn describe(&self, stage: &LiveStage, id: &str, request: RequestId) -> Result<Described, Fault> {
+        let outcome = match parse(id) {
+            Ok(id) => Ok((id, self.describe_any(Some(&stage.api), id).await)),
+            Err(fault) => Err(fault),
+        };
         self.recorded(stage, CallbackRecord::new("GET /@connections/{connectionId}", 200, request), outcome)
     }
 
-    fn tell(&self, session: &Session<Connection>) -> Described {
+    async fn describe_any(&self, api: Option<&ApiId>, id: ConnectionId) -> Result<Described, Fault> {
+        match self.cluster.place(&id) {
+            Place::Here(session) => self.describe_here(api, &session),
+            Place::Gone => Err(Fault::Gone),
+            Place::Elsewhere => {
+                let answer = self.ask(&id, Request::Describe { id, api: api.cloned() }).await?;
+                if let Response::Described(described) = answer {
+                    Ok(described)
+                } else {
+                    Err(rescue::unexpected(&answer))
+                }
+            }
+        }
+    }
+
+    pub(super) fn describe_here(&self, api: Option<&ApiId>, session: &Session<Connection>) -> Result<Described, Fault> {
+        if api.is_some_and(|api| *api != session.stage().api) {
+            return Err(Fault::Gone);
+        }
         let context = session.context();
         let last = self.cluster.hub.wall_time(session.last_data());
-        Described {
+        Ok(Described {
             connected_at: context.connected_at,
             last_active_at: last.max(context.connected_at),
             source_ip: context.source_ip,
             user_agent: context.profile.user_agent.clone(),
-        }
+        })
     }
 
     /// Closes a connection with 1000 `Connection Closed Normally`; from the return on it is gone.
     ///
     /// # Errors
-    /// [`Fault::InvalidConnectionId`], [`Fault::Gone`].
-    pub fn close(&self, stage: &LiveStage, id: &str, request: RequestId) -> Result<(), Fault> {
-        let close = |session: Session<Connection>| {
-            if session.close(&CloseReason::ClosedByApi) { Ok(()) } else { Err(Fault::Gone) }
+    /// [`Fault::InvalidConnectionId`], [`Fault::Gone`], [`Fault::Unavailable`].
+    pub async fn close(&self, stage: &LiveStage, id: &str, request: RequestId) -> Result<(), Fault> {
+        let outcome = match parse(id) {
+            Ok(id) => Ok((id, self.close_any(Some(&stage.api), id).await)),
+            Err(fault) => Err(fault),
         };
-        let outcome = parse(id).map(|id| (id, self.find(stage, &id).and_then(close)));
         self.recorded(stage, CallbackRecord::new("DELETE /@connections/{connectionId}", 204, request), outcome)
+    }
+
+    async fn close_any(&self, api: Option<&ApiId>, id: ConnectionId) -> Result<(), Fault> {
+        match self.cluster.place(&id) {
+            Place::Here(session) => close_here(api, &session),
+            Place::Gone => Err(Fault::Gone),
+            Place::Elsewhere => {
+                self.ask(&id, Request::Close { id, api: api.cloned() }).await.and_then(|answer| rescue::done(&answer))
+            }
+        }
     }
 
     /// Sends a message to a group's members.
@@ -117,7 +191,7 @@ impl Gateway {
         let bytes = pushed.body.len();
         let ready = outgoing(stage, pushed).and_then(|outgoing| Ok((outgoing, group_name(stage, group)?)));
         let outcome = match ready {
-            Ok((outgoing, name)) => Ok(self.fan_out(&self.cluster.groups.members(&name), &outgoing.for_many()).await),
+            Ok((outgoing, name)) => Ok(self.group_fan_out(name, outgoing, None).await),
             Err(fault) => Err(fault),
         };
         let record = CallbackRecord::new("POST /@groups/{group}", 200, request).of(bytes);
@@ -133,9 +207,10 @@ impl Gateway {
         let bytes = pushed.body.len();
         let outcome = match outgoing(stage, pushed) {
             Ok(outgoing) => {
-                let mut sessions = self.cluster.hub.all();
-                sessions.retain(|session| session.stage().api == stage.api);
-                Ok(self.fan_out(&sessions, &outgoing.for_many()).await)
+                let (kind, payload) = outgoing.parts();
+                let there = Request::SendToAll { api: stage.api.clone(), kind, payload };
+                let sessions = self.sessions_of_api(&stage.api);
+                Ok(self.fan_out(sessions.into(), outgoing, there).await)
             }
             Err(fault) => Err(fault),
         };
@@ -144,52 +219,172 @@ impl Gateway {
         outcome
     }
 
-    async fn fan_out(&self, sessions: &[Session<Connection>], outgoing: &Outgoing) -> Delivered {
+    pub(super) fn sessions_of_api(&self, api: &ApiId) -> Vec<Session<Connection>> {
+        let mut sessions = self.cluster.hub.all();
+        sessions.retain(|session| session.stage().api == *api);
+        sessions
+    }
+
+    /// Sends to a group's members on every node.
+    pub(super) async fn group_fan_out(
+        &self,
+        group: GroupName,
+        outgoing: Outgoing,
+        except: Option<ConnectionId>,
+    ) -> Delivered {
+        let members = self.members_but(&group, except.as_ref());
+        let (kind, payload) = outgoing.parts();
+        self.fan_out(members, outgoing, Request::SendToGroup { group, kind, payload, except }).await
+    }
+
+    /// A group's members on this node, one left out.
+    pub(super) fn members_but(&self, group: &GroupName, except: Option<&ConnectionId>) -> Arc<[Session<Connection>]> {
+        let members = self.cluster.groups.members(group);
+        match except {
+            Some(except) => members.iter().filter(|member| member.id() != except).cloned().collect(),
+            None => members,
+        }
+    }
+
+    /// Sends to the sessions here while the other nodes send to theirs; the result is the sum.
+    async fn fan_out(&self, here: Arc<[Session<Connection>]>, outgoing: Outgoing, there: Request) -> Delivered {
+        let outgoing = outgoing.for_many();
+        let here = self.fan_out_here(&here, &outgoing);
+        let Some(node) = self.cluster.node() else { return here.await };
+        let (mut result, elsewhere) = tokio::join!(here, node.fan_out(&there));
+        result.add(elsewhere);
+        result
+    }
+
+    pub(super) async fn fan_out_here(&self, sessions: &[Session<Connection>], outgoing: &Outgoing) -> Delivered {
         let result = fan_out(sessions, outgoing).await;
         self.count_fan_out(result);
         result
     }
 
-    /// Makes a connection a member of a group.
+    /// Makes a connection a member of a group, on whichever node it is.
     ///
     /// # Errors
-    /// [`Fault::InvalidGroup`], [`Fault::InvalidConnectionId`], [`Fault::Gone`], [`Fault::TooManyGroups`].
-    pub fn add_to_group(&self, stage: &LiveStage, group: &str, id: &str) -> Result<(), Fault> {
+    /// [`Fault::InvalidGroup`], [`Fault::InvalidConnectionId`], [`Fault::Gone`], [`Fault::TooManyGroups`],
+    /// [`Fault::Unavailable`].
+    pub async fn add_to_group(&self, stage: &LiveStage, group: &str, id: &str) -> Result<(), Fault> {
         let name = group_name(stage, group)?;
-        join(&self.find(stage, &parse(id)?)?, &name)
+        let id = parse(id)?;
+        match self.cluster.place(&id) {
+            Place::Here(session) => self.join_here(&session, &name).await,
+            Place::Gone => Err(Fault::Gone),
+            Place::Elsewhere => {
+                self.ask(&id, Request::Join { id, group: name }).await.and_then(|answer| rescue::done(&answer))
+            }
+        }
+    }
+
+    /// Makes a session of this node a member; others know of it when this returns.
+    pub(super) async fn join_here(&self, session: &Session<Connection>, name: &GroupName) -> Result<(), Fault> {
+        if session.stage().api != name.api {
+            return Err(Fault::Gone);
+        }
+        join(session, name)?;
+        self.tell_of(name).await;
+        Ok(())
+    }
+
+    /// Waits until the other nodes can know that a group has members here.
+    pub(super) async fn tell_of(&self, name: &GroupName) {
+        if let Some(node) = self.cluster.node().filter(|node| node.is_group_unwritten(name)) {
+            node.group_appeared(name.clone()).await;
+        }
     }
 
     /// Ends a connection's membership; fine when there was none.
     ///
     /// # Errors
-    /// [`Fault::InvalidGroup`], [`Fault::InvalidConnectionId`], [`Fault::Gone`].
-    pub fn remove_from_group(&self, stage: &LiveStage, group: &str, id: &str) -> Result<(), Fault> {
+    /// [`Fault::InvalidGroup`], [`Fault::InvalidConnectionId`], [`Fault::Gone`], [`Fault::Unavailable`].
+    pub async fn remove_from_group(&self, stage: &LiveStage, group: &str, id: &str) -> Result<(), Fault> {
         let name = group_name(stage, group)?;
-        let session = self.find(stage, &parse(id)?)?;
-        session.leave(&self.cluster.groups, &name);
-        Ok(())
+        let id = parse(id)?;
+        match self.cluster.place(&id) {
+            Place::Here(session) => leave_here(&session, &name),
+            Place::Gone => Err(Fault::Gone),
+            Place::Elsewhere => {
+                self.ask(&id, Request::Leave { id, group: name }).await.and_then(|answer| rescue::done(&answer))
+            }
+        }
     }
 
-    /// The members of a group.
+    /// The members of a group on all nodes, by id, at most `limit` of those above `after`; and whether every node answered.
     ///
     /// # Errors
     /// [`Fault::InvalidGroup`].
-    pub fn group_members(&self, stage: &LiveStage, group: &str) -> Result<Vec<ConnectionId>, Fault> {
-        let members = self.cluster.groups.members(&group_name(stage, group)?);
-        Ok(members.iter().map(|session| *session.id()).collect())
+    pub async fn group_members(
+        &self,
+        stage: &LiveStage,
+        group: &str,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Result<Listing<ConnectionId>, Fault> {
+        let group = group_name(stage, group)?;
+        let mut items = self.members_here(&group, after, limit);
+        let mut unreachable = Vec::new();
+        if let Some(node) = self.cluster.node() {
+            let request = Request::Members { group, after, limit: bounded(limit) };
+            for (peer, response) in node.gather(&request).await {
+                match response {
+                    Some(Response::Ids(ids)) => items.extend(ids),
+                    Some(_) | None => unreachable.push(peer.info.address.to_string()),
+                }
+            }
+        }
+        items.sort_unstable();
+        items.dedup();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Ok(Listing { items, more, unreachable })
     }
 
-    /// The live session of a connection of this stage's API: reachable through every stage of it (specification 6.1.4).
-    fn find(&self, stage: &LiveStage, id: &ConnectionId) -> Result<Session<Connection>, Fault> {
-        self.cluster.find(id).filter(|session| session.stage().api == stage.api).ok_or(Fault::Gone)
+    /// A group's members on this node, by id; one more than `limit` says that there are more.
+    pub(super) fn members_here(
+        &self,
+        group: &GroupName,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Vec<ConnectionId> {
+        let members = self.cluster.groups.members(group);
+        let mut ids: Vec<_> = members.iter().map(|session| *session.id()).collect();
+        ids.retain(|id| after.is_none_or(|after| *id > after));
+        ids.sort_unstable();
+        ids.truncate(limit.saturating_add(1));
+        ids
     }
 
-    /// For the operator: any connection of the node, by its id.
+    /// For the operator: puts a message into any connection's outbox.
     ///
     /// # Errors
-    /// [`Fault::InvalidConnectionId`], [`Fault::Gone`].
-    pub fn stage_of(&self, id: &str) -> Result<Arc<LiveStage>, Fault> {
-        self.cluster.find(&parse(id)?).map(|session| Arc::clone(session.stage())).ok_or(Fault::Gone)
+    /// As [`Gateway::push`].
+    pub async fn push_any(&self, id: &str, body: Bytes) -> Result<(), Fault> {
+        let id = parse(id)?;
+        let limits = match self.cluster.place(&id) {
+            Place::Here(session) => session.stage().load().policy.limits,
+            // Its owner frames it by its own stage.
+            Place::Gone | Place::Elsewhere => crate::limits::Limits::default(),
+        };
+        self.push_to(None, id, Outgoing::lossy_text(body, limits.max_frame_bytes), None).await
+    }
+
+    /// For the operator: tells about any connection.
+    ///
+    /// # Errors
+    /// As [`Gateway::describe`].
+    pub async fn describe_one(&self, id: &str) -> Result<Described, Fault> {
+        self.describe_any(None, parse(id)?).await
+    }
+
+    /// For the operator: closes any connection.
+    ///
+    /// # Errors
+    /// As [`Gateway::close`].
+    pub async fn close_one(&self, id: &str) -> Result<(), Fault> {
+        self.close_any(None, parse(id)?).await
     }
 
     pub(super) fn count_fan_out(&self, result: Delivered) {
@@ -200,6 +395,35 @@ impl Gateway {
         self.metrics.messages_sent.add(SentKind::Group, result.delivered as u64);
         self.metrics.outbox_dropped.inc_by(result.dropped as u64);
     }
+}
+
+/// A part of a listing over all nodes.
+#[derive(Debug)]
+pub struct Listing<T> {
+    /// What was asked for, in order.
+    pub items: Vec<T>,
+    /// Whether there is more behind the last.
+    pub more: bool,
+    /// Nodes that did not answer, by address: theirs is missing.
+    pub unreachable: Vec<String>,
+}
+
+/// A limit as it goes to other nodes: one more than asked, which tells that there is more.
+pub(super) fn bounded(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+pub(super) fn close_here(api: Option<&ApiId>, session: &Session<Connection>) -> Result<(), Fault> {
+    let is_its = api.is_none_or(|api| *api == session.stage().api);
+    if is_its && session.close(&CloseReason::ClosedByApi) { Ok(()) } else { Err(Fault::Gone) }
+}
+
+pub(super) fn leave_here(session: &Session<Connection>, name: &GroupName) -> Result<(), Fault> {
+    if session.stage().api != name.api {
+        return Err(Fault::Gone);
+    }
+    leave(session, name);
+    Ok(())
 }
 
 /// A connection id as a path carries it.

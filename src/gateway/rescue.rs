@@ -1,5 +1,7 @@
 //! Every module's error turned into a fault, exhaustively: a new variant cannot be forgotten.
 
+use crate::cluster::DeliveryError;
+use crate::cluster::transport::Response;
 use crate::fault::Fault;
 use crate::integration::InvokeError;
 use crate::session::PushError;
@@ -32,6 +34,66 @@ pub(super) const fn push(error: PushError) -> Fault {
     match error {
         PushError::Gone => Fault::Gone,
         PushError::Full => Fault::LimitExceeded,
+    }
+}
+
+/// What a request that did not get to a connection's owner is to the back-end (product promise: gone only when proven).
+pub(super) const fn delivery(error: DeliveryError) -> Fault {
+    match error {
+        DeliveryError::Gone => Fault::Gone,
+        DeliveryError::Unavailable => Fault::Unavailable,
+    }
+}
+
+/// What another node answered to a request that is done or not.
+pub(super) fn done(response: &Response) -> Result<(), Fault> {
+    if *response == Response::Done { Ok(()) } else { Err(unexpected(response)) }
+}
+
+/// What an answer that is not the one hoped for means to the back-end.
+pub(super) const fn unexpected(response: &Response) -> Fault {
+    match response {
+        Response::Gone => Fault::Gone,
+        Response::Full => Fault::LimitExceeded,
+        Response::TooManyGroups => Fault::TooManyGroups,
+        Response::TooLarge => Fault::PayloadTooLarge,
+        // Not an answer to what was asked: nothing is known, so nothing is claimed.
+        Response::Busy
+        | Response::Done
+        | Response::Described(_)
+        | Response::Delivered(_)
+        | Response::Ids(_)
+        | Response::Rows { .. } => Fault::Unavailable,
+    }
+}
+
+/// What a fault of a request about one connection is to the node that asked.
+pub(super) const fn for_peer(fault: &Fault) -> Response {
+    match fault {
+        Fault::Gone => Response::Gone,
+        Fault::LimitExceeded => Response::Full,
+        Fault::TooManyGroups => Response::TooManyGroups,
+        Fault::PayloadTooLarge => Response::TooLarge,
+        // None of these comes of such a request; whoever asked must not take it for a proof of anything.
+        Fault::Forbidden
+        | Fault::UpgradeRequired
+        | Fault::UnsupportedVersion
+        | Fault::BadRequest
+        | Fault::UriTooLong
+        | Fault::HeadersTooLarge
+        | Fault::RequestTimeout
+        | Fault::MissingAuthenticationToken
+        | Fault::AccessDenied
+        | Fault::InvalidConnectionId(_)
+        | Fault::NoMethod { .. }
+        | Fault::InvalidGroup
+        | Fault::Throttled
+        | Fault::UnsupportedMediaType
+        | Fault::IntegrationTimeout
+        | Fault::IntegrationFailure
+        | Fault::ApiConfiguration
+        | Fault::Internal
+        | Fault::Unavailable => Response::Busy,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Gateway;
 use super::live::{Deployment, LiveApi, LiveStage};
 use crate::fault::Fault;
+use crate::ids::{ApiId, StageName};
 
 /// An address understood.
 #[derive(Debug, Clone)]
@@ -100,6 +101,11 @@ impl Gateway {
         Ok(Resolved { stage: Arc::clone(stage), rest })
     }
 
+    /// A stage by its names.
+    pub(super) fn live_stage(&self, api: &ApiId, stage: &StageName) -> Option<Arc<LiveStage>> {
+        self.deployment.load().apis.get(api)?.stages.get(stage).map(Arc::clone)
+    }
+
     /// Whether `host` is a declared domain name.
     pub fn is_declared_domain(&self, host: &str) -> bool {
         let name = host_name(host);
@@ -125,7 +131,7 @@ fn by_domain<'a>(deployment: &Deployment, name: &str, request: Resolver<'a>) -> 
         return None;
     }
     let (first, after) = split(request.path);
-    let lead = |api: &LiveApi, stage: &crate::ids::StageName, rest: &'a str| {
+    let lead = |api: &LiveApi, stage: &StageName, rest: &'a str| {
         let stage = api.stages.get(stage).ok_or(Fault::Forbidden)?;
         Ok(Resolved { stage: Arc::clone(stage), rest })
     };

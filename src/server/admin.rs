@@ -3,10 +3,13 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /health` | 200 while the process lives |
-//! | `GET /ready` | 200 while it takes new clients, 503 when it drains |
+//! | `GET /ready` | 200 while it wants new clients (`degraded: …` while the registry is away), 503 from the start of a drain |
 //! | `GET /metrics` | Prometheus text |
-//! | `GET /connections?limit=N&after=ID` | connections of this node, by id |
-//! | `GET`, `POST`, `DELETE /connections/{id}` | describe, send to, close one |
+//! | `GET /connections?limit=N&after=ID&api=A&stage=S` | connections of all nodes, by id |
+//! | `GET`, `POST`, `DELETE /connections/{id}` | describe, send to, close one, on whichever node it is |
+//! | `GET /nodes` | the nodes of the cluster as this one sees them |
+//! | `POST /nodes/shed?percent=P&rate=N` | this node gives up a share of its sessions, so many a second |
+//! | `POST /nodes/bury?connection=ID` | declares dead the node that made this id, when the registry knows nothing of it |
 //!
 //! With a token set, everything but the first two asks for it. Without one it is for this machine alone, and for no web
 //! page open on it: a request must name an address or a loopback name, and come without an `Origin`.
@@ -19,7 +22,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -29,8 +32,8 @@ use tokio::net::TcpListener;
 use super::BindError;
 use super::respond::Answer;
 use crate::fault::Fault;
-use crate::gateway::{Gateway, Pushed, is_address, is_loopback_name};
-use crate::ids::RequestId;
+use crate::gateway::{Filter, Gateway, Row, is_address, is_loopback_name};
+use crate::ids::{ApiId, ConnectionId, RequestId, StageName};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::CONTENT_TYPE;
 
@@ -76,6 +79,9 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/connections", get(list))
             .route("/connections/{id}", get(describe).post(send).delete(close))
+            .route("/nodes", get(nodes))
+            .route("/nodes/shed", post(shed))
+            .route("/nodes/bury", post(bury))
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .route_layer(middleware::from_fn_with_state(Arc::clone(&desk), authorize));
         let router =
@@ -114,10 +120,14 @@ async fn health() -> &'static str {
 }
 
 async fn ready(State(desk): Desk) -> Response {
-    if desk.gateway.is_draining() {
+    if !desk.gateway.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
-    "ready\n".into_response()
+    match desk.gateway.degradation() {
+        // Still 200: if every node stepped aside because the registry is away, nobody would be served at all.
+        Some(why) => format!("degraded: {why}\n").into_response(),
+        None => "ready\n".into_response(),
+    }
 }
 
 async fn metrics(State(desk): Desk) -> Response {
@@ -129,33 +139,103 @@ async fn metrics(State(desk): Desk) -> Response {
 struct Page {
     limit: Option<usize>,
     after: Option<String>,
+    api: Option<String>,
+    stage: Option<String>,
 }
 
 async fn list(State(desk): Desk, Query(page): Query<Page>) -> Response {
-    let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE);
-    let mut sessions: Vec<_> = desk.gateway.hub().all();
-    sessions.sort_unstable_by_key(|session| *session.id());
-    let after = page.after.as_deref().and_then(|id| crate::ids::ConnectionId::parse(id).ok());
-    let rest = sessions.iter().filter(|session| after.is_none_or(|after| *session.id() > after));
-    let shown: Vec<_> = rest
-        .take(limit)
-        .map(|session| {
-            let context = session.context();
+    let filter = || {
+        Some(Filter {
+            api: page.api.as_deref().map(ApiId::parse).transpose().ok()?,
+            stage: page.stage.as_deref().map(StageName::parse).transpose().ok()?,
+            after: page.after.as_deref().map(ConnectionId::parse).transpose().ok()?,
+            limit: page.limit.unwrap_or(PAGE).clamp(1, PAGE),
+        })
+    };
+    let Some(filter) = filter() else { return answer(Err(Fault::BadRequest)) };
+    let (listing, open) = desk.gateway.list(&filter).await;
+    let shown: Vec<_> = listing.items.iter().map(shown).collect();
+    let next = listing.items.last().filter(|_| listing.more).map(|row| row.id.to_string());
+    let body = json!({ "connections": shown, "next": next, "open": open, "unreachable": listing.unreachable });
+    Json(body).into_response()
+}
+
+fn shown(row: &Row) -> serde_json::Value {
+    json!({
+        "connectionId": row.id.to_string(),
+        "apiId": row.api.as_str(),
+        "stage": row.stage.as_str(),
+        "sourceIp": row.described.source_ip,
+        "userAgent": row.described.user_agent,
+        "connectedAt": row.described.connected_at.to_iso(),
+        "lastActiveAt": row.described.last_active_at.to_iso(),
+        "outboxBytes": row.outbox_bytes,
+    })
+}
+
+async fn nodes(State(desk): Desk) -> Response {
+    let Some(view) = desk.gateway.nodes() else { return alone() };
+    let nodes: Vec<_> = view
+        .nodes
+        .iter()
+        .map(|node| {
             json!({
-                "connectionId": session.id().to_string(),
-                "apiId": context.profile.api.as_str(),
-                "stage": context.profile.stage.as_str(),
-                "sourceIp": context.source_ip,
-                "userAgent": context.profile.user_agent,
-                "connectedAt": context.connected_at.to_iso(),
-                "lastActiveAt": desk.gateway.hub().wall_time(session.last_data()).to_iso(),
-                "outboxBytes": session.outbox_bytes(),
+                "incarnation": node.incarnation.map(|incarnation| format!("{:06x}", incarnation.get())),
+                "name": &*node.info.name,
+                "address": &*node.info.address,
+                "version": &*node.info.version,
+                "startedAt": node.info.started_at.to_iso(),
+                "isThisNode": node.is_this,
+                "state": node.state,
             })
         })
         .collect();
-    let next =
-        if shown.len() == limit { shown.last().and_then(|last| last.get("connectionId").cloned()) } else { None };
-    Json(json!({ "connections": shown, "next": next, "open": sessions.len() })).into_response()
+    Json(json!({ "nodes": nodes, "registry": view.registry, "unwritten": view.unwritten })).into_response()
+}
+
+fn alone() -> Response {
+    let body = Json(json!({ "message": "this node is alone: it runs without --redis" }));
+    (StatusCode::CONFLICT, body).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shed {
+    percent: f64,
+    rate: u32,
+}
+
+async fn shed(State(desk): Desk, Query(shed): Query<Shed>) -> Response {
+    if !(shed.percent > 0.0 && shed.percent <= 100.0) || shed.rate == 0 {
+        let body = Json(json!({ "message": "expected a percent above 0 and up to 100, and a rate above 0 a second" }));
+        return (StatusCode::BAD_REQUEST, body).into_response();
+    }
+    if let Some(sessions) = desk.gateway.shed(shed.percent / 100.0, shed.rate) {
+        return Json(json!({ "sessions": sessions })).into_response();
+    }
+    let body = Json(json!({ "message": "this node is giving up sessions already, or draining" }));
+    (StatusCode::CONFLICT, body).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bury {
+    connection: String,
+}
+
+async fn bury(State(desk): Desk, Query(of): Query<Bury>) -> Response {
+    let Ok(id) = ConnectionId::parse(&of.connection) else {
+        return answer(Err(Fault::InvalidConnectionId(of.connection)));
+    };
+    let Some(node) = desk.gateway.node() else { return alone() };
+    match node.declare_dead(id.incarnation()).await {
+        Ok(true) => answer(Ok(Answer::no_content())),
+        Ok(false) => {
+            let message = "the node that made this id is listed: the cluster itself finds out whether it is dead";
+            (StatusCode::CONFLICT, Json(json!({ "message": message }))).into_response()
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "message": error.to_string() }))).into_response(),
+    }
 }
 
 fn answer(outcome: Result<Answer, Fault>) -> Response {
@@ -163,17 +243,13 @@ fn answer(outcome: Result<Answer, Fault>) -> Response {
 }
 
 async fn describe(State(desk): Desk, Path(id): Path<String>) -> Response {
-    let told = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.describe(&stage, &id, RequestId::random()));
-    answer(told.map(|d| Answer::ok(super::callback::described(&d))))
+    answer(desk.gateway.describe_one(&id).await.map(|d| Answer::ok(super::callback::described(&d))))
 }
 
 async fn send(State(desk): Desk, Path(id): Path<String>, body: Bytes) -> Response {
-    let pushed = Pushed { body, is_binary: false };
-    let sent = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.push(&stage, &id, pushed, RequestId::random()));
-    answer(sent.map(|()| Answer::ok(String::new())))
+    answer(desk.gateway.push_any(&id, body).await.map(|()| Answer::ok(String::new())))
 }
 
 async fn close(State(desk): Desk, Path(id): Path<String>) -> Response {
-    let closed = desk.gateway.stage_of(&id).and_then(|stage| desk.gateway.close(&stage, &id, RequestId::random()));
-    answer(closed.map(|()| Answer::no_content()))
+    answer(desk.gateway.close_one(&id).await.map(|()| Answer::no_content()))
 }

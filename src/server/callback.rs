@@ -1,15 +1,13 @@
 //! The callback paths: `@connections`, `@groups`, `@all` (specification 6).
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
 use super::respond::Answer;
 use crate::fault::Fault;
-use crate::gateway::{Described, Gateway, LiveStage, Pushed, Resolver};
-use crate::ids::RequestId;
+use crate::gateway::{Described, Gateway, Listing, LiveStage, Pushed, Resolver};
+use crate::ids::{ConnectionId, RequestId};
 
 /// Who may call the callback paths.
 #[derive(Clone)]
@@ -20,6 +18,13 @@ pub enum CallbackAccess {
     Bearer(Box<str>),
     /// Nobody.
     Nobody,
+}
+
+impl CallbackAccess {
+    /// Whether it matters where a caller is.
+    pub(super) const fn asks_where_from(&self) -> bool {
+        matches!(self, Self::Loopback)
+    }
 }
 
 impl std::fmt::Debug for CallbackAccess {
@@ -38,10 +43,15 @@ pub(super) struct CallbackRequest<'a> {
     pub(super) method: &'a str,
     pub(super) host: &'a str,
     pub(super) path: &'a str,
+    pub(super) query: &'a str,
     pub(super) origin: Option<&'a str>,
     pub(super) authorization: Option<&'a str>,
     pub(super) content_type: Option<&'a str>,
-    pub(super) peer: IpAddr,
+    /// The SDK's name for the call through all its repetitions: `amz-sdk-invocation-id`.
+    pub(super) call: Option<&'a str>,
+    /// Whether only this machine has a part in it, as far as is known; looked at only where
+    /// [`CallbackAccess::asks_where_from`].
+    pub(super) is_local: bool,
     /// Names the exchange, in the answer and in the log.
     pub(super) id: RequestId,
 }
@@ -83,7 +93,7 @@ fn authorize(access: &CallbackAccess, stage: &LiveStage, request: &CallbackReque
         }
     }
     match access {
-        CallbackAccess::Loopback if request.peer.to_canonical().is_loopback() => Ok(()),
+        CallbackAccess::Loopback if request.is_local => Ok(()),
         CallbackAccess::Loopback | CallbackAccess::Nobody => Err(Fault::AccessDenied),
         CallbackAccess::Bearer(token) => {
             let sent = request.authorization.ok_or(Fault::MissingAuthenticationToken)?;
@@ -125,20 +135,26 @@ impl Admitted<'_> {
         let pushed = Pushed { body, is_binary: request.content_type.is_some_and(names_bytes) };
         let stage = &*self.stage;
         let outcome = match (&self.target, request.method) {
-            (Target::Connection(to), "POST") => gateway.push(stage, to, pushed, id).map(|()| Answer::ok(String::new())),
-            (Target::Connection(to), "GET") => gateway.describe(stage, to, id).map(|d| Answer::ok(described(&d))),
-            (Target::Connection(to), "DELETE") => gateway.close(stage, to, id).map(|()| Answer::no_content()),
+            (Target::Connection(to), "POST") => {
+                gateway.push(stage, to, pushed, request.call, id).await.map(|()| Answer::ok(String::new()))
+            }
+            (Target::Connection(to), "GET") => gateway.describe(stage, to, id).await.map(|d| Answer::ok(described(&d))),
+            (Target::Connection(to), "DELETE") => gateway.close(stage, to, id).await.map(|()| Answer::no_content()),
             (Target::Group(group), "POST") => gateway
                 .send_to_group(stage, group, pushed, id)
                 .await
                 .map(|result| Answer::ok(json!(result).to_string())),
-            (Target::Group(group), "GET") => gateway.group_members(stage, group).map(|members| {
-                let ids: Vec<_> = members.iter().map(ToString::to_string).collect();
-                Answer::ok(json!({ "connectionIds": ids }).to_string())
-            }),
-            (Target::Member(group, to), "PUT") => gateway.add_to_group(stage, group, to).map(|()| Answer::no_content()),
+            (Target::Group(group), "GET") => match page(request.query) {
+                Ok((after, limit)) => {
+                    gateway.group_members(stage, group, after, limit).await.map(|members| Answer::ok(listed(&members)))
+                }
+                Err(fault) => Err(fault),
+            },
+            (Target::Member(group, to), "PUT") => {
+                gateway.add_to_group(stage, group, to).await.map(|()| Answer::no_content())
+            }
             (Target::Member(group, to), "DELETE") => {
-                gateway.remove_from_group(stage, group, to).map(|()| Answer::no_content())
+                gateway.remove_from_group(stage, group, to).await.map(|()| Answer::no_content())
             }
             (Target::All, "POST") => {
                 gateway.send_to_all(stage, pushed, id).await.map(|result| Answer::ok(json!(result).to_string()))
@@ -147,6 +163,38 @@ impl Admitted<'_> {
         };
         outcome.unwrap_or_else(|fault| Answer::fault(&fault))
     }
+}
+
+/// Members listed in one answer, unless fewer are asked for.
+const PAGE: usize = 1_000;
+
+/// `after` and `limit` of a listing; parameters of other names are left alone.
+fn page(query: &str) -> Result<(Option<ConnectionId>, usize), Fault> {
+    let (mut after, mut limit) = (None, PAGE);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "after" => {
+                let id = ConnectionId::parse(&value).map_err(|_| Fault::InvalidConnectionId(value.into_owned()))?;
+                after = Some(id);
+            }
+            "limit" => limit = value.parse::<usize>().map_err(|_| Fault::BadRequest)?.clamp(1, PAGE),
+            _ => {}
+        }
+    }
+    Ok((after, limit))
+}
+
+/// `{"connectionIds": [...]}`; `next` is the cursor when there are more, `unreachable` names nodes that did not answer.
+fn listed(members: &Listing<ConnectionId>) -> String {
+    let ids: Vec<_> = members.items.iter().map(ToString::to_string).collect();
+    let mut body = json!({ "connectionIds": ids });
+    if let (true, Some(last), Some(body)) = (members.more, members.items.last(), body.as_object_mut()) {
+        body.insert("next".to_owned(), last.to_string().into());
+    }
+    if let (false, Some(body)) = (members.unreachable.is_empty(), body.as_object_mut()) {
+        body.insert("unreachable".to_owned(), members.unreachable.len().into());
+    }
+    body.to_string()
 }
 
 /// Whether a content type names bytes rather than text.
@@ -173,6 +221,8 @@ pub(super) fn described(d: &Described) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::clock::EpochMillis;
 

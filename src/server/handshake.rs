@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use form_urlencoded::parse as parse_query;
 use http::{HeaderMap, header};
 
+use super::forwarded::{self, Client};
 use super::listener::Stream;
 use super::respond::{Answer, line, start};
 use super::wire::Head;
@@ -71,41 +72,38 @@ async fn decide(shared: &Arc<Shared>, head: &Head, origin: Origin) -> Result<(Ac
         return Err(plain(Fault::Forbidden));
     }
     let key = check(head).map_err(plain)?.to_owned();
+    let client = forwarded::resolve(|name| head.all(name), origin, &shared.config.proxies);
     let request = ConnectRequest {
         stage: resolved.stage,
-        source_ip: origin.peer.ip().to_canonical(),
+        source_ip: client.address,
         domain_name: host.to_owned(),
         user_agent: head.one("user-agent").map(str::to_owned),
-        handshake: event_view(head, origin),
+        handshake: event_view(head, &client),
     };
     let accepted = shared.gateway.connect(request).await?;
     Ok((accepted, key))
 }
 
 /// The request as integrations see it (specification 1.6).
-fn event_view(head: &Head, origin: Origin) -> Handshake {
-    let dropped = ["connection", "upgrade", "content-length", "x-forwarded-port", "x-forwarded-proto"];
+fn event_view(head: &Head, client: &Client) -> Handshake {
+    let dropped =
+        ["connection", "upgrade", "content-length", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"];
     let mut headers = Vec::with_capacity(head.headers.len() + 4);
-    let mut forwarded = Vec::new();
     let mut trace = None;
     for (name, value) in &head.headers {
         if dropped.iter().any(|d| name.eq_ignore_ascii_case(d)) {
             continue;
         }
-        if name.eq_ignore_ascii_case("x-forwarded-for") {
-            forwarded.push(value.as_str());
-        } else if name.eq_ignore_ascii_case("x-amzn-trace-id") {
+        if name.eq_ignore_ascii_case("x-amzn-trace-id") {
             trace = Some(value.clone()).filter(|value| is_trace_id(value));
         } else {
             headers.push((name.clone(), value.clone()));
         }
     }
-    let peer = origin.peer.ip().to_canonical().to_string();
-    forwarded.push(&peer);
     headers.push(("X-Amzn-Trace-Id".to_owned(), trace.unwrap_or_else(trace_id)));
-    headers.push(("X-Forwarded-For".to_owned(), forwarded.join(", ")));
-    headers.push(("X-Forwarded-Port".to_owned(), origin.port.to_string()));
-    let scheme = if origin.is_tls { "https" } else { "http" };
+    headers.push(("X-Forwarded-For".to_owned(), client.chain.clone()));
+    headers.push(("X-Forwarded-Port".to_owned(), client.port.to_string()));
+    let scheme = if client.is_tls { "https" } else { "http" };
     headers.push(("X-Forwarded-Proto".to_owned(), scheme.to_owned()));
     let query = parse_query(head.query().as_bytes()).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
     Handshake { headers, query, raw_query: head.query().to_owned() }
@@ -216,8 +214,11 @@ mod tests {
 
     #[test]
     fn integrations_see_the_handshake_without_its_transport() {
-        let origin = Origin { peer: "192.0.2.1:5".parse().unwrap(), port: 443, is_tls: true };
-        let view = event_view(&head("X-Forwarded-For: 9.9.9.9\r\nX-A: 1\r\nX-Forwarded-Proto: gopher\r\n"), origin);
+        let peer: std::net::SocketAddr = "192.0.2.1:5".parse().unwrap();
+        let origin = Origin { hop: peer.ip(), peer, is_anonymous: false, port: 443, is_tls: true };
+        let head = head("X-Forwarded-For: 9.9.9.9\r\nX-A: 1\r\nX-Forwarded-Proto: gopher\r\n");
+        let client = forwarded::resolve(|name| head.all(name), origin, &super::super::Proxies::default());
+        let view = event_view(&head, &client);
         let get = |name: &str| view.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         assert_eq!(get("X-Forwarded-For"), Some("9.9.9.9, 192.0.2.1"));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Sockets: accepting within limits, TLS, the first request of a connection and what becomes of it.
+//! Sockets: accepting within limits, the first request of a connection and what becomes of it.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -18,16 +18,17 @@ use tokio::time::{sleep, timeout};
 
 use super::callback::{self, CallbackRequest};
 use super::certificates::Certificates;
+use super::entrance::{self, Strangers};
 use super::replay::Replay;
 use super::respond::Answer;
 use super::wire::{self, Head, NoHead};
-use super::{Config, Origin, Shared, handshake, router};
+use super::{Config, Origin, Shared, forwarded, handshake, router};
 use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::ids::RequestId;
 use crate::session::{Socket, tls::TlsStream};
 use crate::tasks::Tasks;
-use crate::telemetry::labels::{ConnectResult, Success};
+use crate::telemetry::labels::ConnectResult;
 
 /// Why a listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,13 @@ impl Listener {
 
     /// Accepts until `tasks` is told to finish. Connections are tasks of their own and outlive this.
     pub async fn serve(self, gateway: Arc<Gateway>, config: Config, tasks: Tasks) {
-        let shared = Arc::new(Shared { gateway, config, tasks: tasks.clone(), connections: 0.into() });
+        let shared = Arc::new(Shared {
+            gateway,
+            config,
+            tasks: tasks.clone(),
+            connections: 0.into(),
+            strangers: Strangers::default(),
+        });
         let mut starved = false;
         loop {
             let accepted = tokio::select! {
@@ -119,6 +126,9 @@ impl Listener {
     }
 
     fn welcome(&self, shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+        if !entrance::is_let_in(shared, peer) {
+            return;
+        }
         let others = shared.connections.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(shared));
         let sessions = shared.gateway.hub().stats().parked;
@@ -131,29 +141,12 @@ impl Listener {
             let _best_effort = stream.into_std().and_then(|mut stream| stream.write(&out));
             return;
         }
-        let tls = self.certificates.as_ref().map(|certificates| certificates.config());
-        let origin = Origin { peer, port: self.address.port(), is_tls: tls.is_some() };
+        let (certificates, port) = (self.certificates.clone(), self.address.port());
         shared.tasks.spawn("connection", async move {
-            let stream = match tls {
-                None => Stream::Plain(stream),
-                Some(config) => {
-                    match timeout(place.0.config.handshake_timeout, TlsStream::accept(stream, config)).await {
-                        Ok(Ok(stream)) => {
-                            place.0.gateway.metrics().tls_handshakes.inc(Success::Ok);
-                            Stream::Tls(Box::new(stream))
-                        }
-                        Ok(Err(error)) => {
-                            place.0.gateway.metrics().tls_handshakes.inc(Success::Failed);
-                            return tracing::debug!(%peer, %error, "a TLS handshake failed");
-                        }
-                        Err(_) => {
-                            place.0.gateway.metrics().tls_handshakes.inc(Success::Failed);
-                            return tracing::debug!(%peer, "a TLS handshake took too long");
-                        }
-                    }
-                }
-            };
-            serve(&place.0, stream, origin).await;
+            if let Some((stream, origin)) = entrance::enter(&place.0, stream, peer, port, certificates.as_deref()).await
+            {
+                serve(&place.0, stream, origin).await;
+            }
         });
     }
 }
@@ -262,10 +255,13 @@ async fn plain_callback(
         method: &head.method,
         host: head.one("host").unwrap_or_default(),
         path: head.path(),
+        query: head.query(),
         origin: head.one("origin"),
         authorization: head.one("authorization"),
         content_type: head.one("content-type"),
-        peer: origin.peer.ip(),
+        call: head.one("amz-sdk-invocation-id"),
+        is_local: config.access.asks_where_from()
+            && forwarded::is_local(|name| head.all(name), origin, &config.proxies),
         id,
     };
     let length = head.content_length().unwrap_or(0);

@@ -1,9 +1,9 @@
 //! The HTTP edge: listeners, handshakes, callbacks, the operator's pages. The only code that speaks axum.
 //!
 //! ```text
-//! accept ─► TLS ─► first request ─┬─ upgrade ─────────► handshake ─► session (leaves this module for good)
-//!                                 ├─ plain callback ──► answered here, next request on the same connection
-//!                                 └─ anything else ───► hyper and axum, with the bytes already read
+//! accept ─► PROXY header ─► TLS ─► first request ─┬─ upgrade ─────────► handshake ─► session (leaves this module for good)
+//!                                                 ├─ plain callback ──► answered here, next request on the same connection
+//!                                                 └─ anything else ───► hyper and axum, with the bytes already read
 //! ```
 //!
 //! The first two are parsed by us: the handshake because the event shows header names as the client spelled them, which
@@ -13,10 +13,14 @@
 mod admin;
 mod callback;
 pub mod certificates;
+mod entrance;
+mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
 mod listener;
+mod networks;
+mod proxy;
 mod replay;
 mod respond;
 mod router;
@@ -24,14 +28,16 @@ mod router;
 mod tests;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use admin::Admin;
 pub use callback::CallbackAccess;
+pub use forwarded::{ForwardedHeader, Proxies};
 pub use listener::{BindError, Listener};
+pub use networks::{Networks, NetworksError};
 
 use crate::gateway::Gateway;
 use crate::tasks::Tasks;
@@ -55,6 +61,8 @@ pub struct Config {
     pub access: CallbackAccess,
     /// Whether only loopback host names and declared domains are answered.
     pub loopback_names_only: bool,
+    /// Who stands in front, and what is believed of it.
+    pub proxies: Proxies,
 }
 
 impl Config {
@@ -78,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     /// Connections that are not sessions, now.
     pub(crate) connections: AtomicUsize,
+    /// Connections that did not come through the proxies.
+    strangers: entrance::Strangers,
 }
 
 impl Shared {
@@ -91,10 +101,14 @@ impl Shared {
 /// Where a connection came from and what it came in on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
-    /// The client.
+    /// Who opened the TCP connection: the client, or a proxy. Nothing that anybody says changes it.
+    pub(crate) hop: IpAddr,
+    /// The client, as far as the connection tells: whom the PROXY header names, else the same.
     pub(crate) peer: SocketAddr,
-    /// The listener's port.
+    /// Whether the PROXY header names nobody: the proxy's own connection, in which there is no client to speak of.
+    pub(crate) is_anonymous: bool,
+    /// The port that the client connected to: the proxy's, if the PROXY header names it, else the listener's.
     pub(crate) port: u16,
-    /// Whether it is over TLS.
+    /// Whether the client is over TLS.
     pub(crate) is_tls: bool,
 }

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::callback::{self, CallbackRequest};
 use super::respond::Answer;
-use super::{Origin, Shared};
+use super::{Origin, Shared, forwarded};
 use crate::fault::Fault;
 use crate::gateway::{Resolver, is_loopback_name};
 use crate::ids::RequestId;
@@ -75,15 +75,19 @@ async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, F
         gateway.resolve(Resolver { host, path, method })?;
         return Err(if method == "GET" { Fault::UpgradeRequired } else { Fault::Forbidden });
     }
+    // One that cannot be read is one that names nobody.
+    let values = |name: &'static str| parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
     let request = CallbackRequest {
         method,
         host,
         path,
+        query: parts.uri.query().unwrap_or_default(),
         // One that cannot be read is one that no API lists.
         origin: parts.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?")),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
-        peer: edge.origin.peer.ip(),
+        call: parts.headers.get("amz-sdk-invocation-id").and_then(|value| value.to_str().ok()),
+        is_local: config.access.asks_where_from() && forwarded::is_local(values, edge.origin, &config.proxies),
         id,
     };
     let admitted = callback::admit(gateway, &config.access, &request)?;

@@ -1,7 +1,6 @@
 //! Requests that try to be two things at once, against real listeners.
 
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
@@ -12,6 +11,7 @@ use super::certificates::Certificates;
 use super::*;
 use crate::clock::{Clock, EpochMillis};
 use crate::definition;
+use crate::fault::CloseReason;
 use crate::gateway::Parts;
 use crate::integration::Integrations;
 use crate::session::{self, Hub};
@@ -40,6 +40,7 @@ fn config() -> Config {
         max_files: 1_024,
         access: CallbackAccess::Loopback,
         loopback_names_only: true,
+        proxies: Proxies::default(),
     }
 }
 
@@ -48,6 +49,8 @@ fn gateway(tasks: &Tasks) -> Arc<Gateway> {
     let upstream = upstream::Http::new(&upstream::Config::default(), tasks.clone()).unwrap();
     let gateway = Gateway::new(Parts {
         hub: Arc::new(hub),
+        node: None,
+        farewell: CloseReason::Draining,
         integrations: Integrations::new(upstream),
         metrics: Arc::new(Metrics::new()),
         access_log: AccessLog::off(),

@@ -108,9 +108,9 @@ impl<E: Events> Session<E> {
 
     /// Stops reading; the session ends with `reason` once its exchanges are answered and its outbox is empty, or at
     /// uptime `deadline` in milliseconds.
-    pub(super) fn drain(&self, deadline: u64) {
+    pub(super) fn drain(&self, deadline: u64, reason: &CloseReason) {
         if self.0.begin_drain() {
-            self.0.mailbox.send(Mail::Drain(self.clone(), deadline));
+            self.0.mailbox.send(Mail::Drain(self.clone(), deadline, reason.clone()));
         }
     }
 

@@ -169,12 +169,12 @@ impl<E: Events> Hub<E> {
         EpochMillis(self.started_at.0 + uptime.saturating_sub(1))
     }
 
-    /// Stops reading from `sessions`; each closes 1001 when its exchanges are answered and its outbox is empty, at the
-    /// latest after `grace`.
-    pub fn drain(&self, sessions: &[Session<E>], grace: Duration) {
+    /// Stops reading from `sessions`; each closes for `reason` when its exchanges are answered and its outbox is empty, at
+    /// the latest after `grace`.
+    pub fn drain(&self, sessions: &[Session<E>], grace: Duration, reason: &CloseReason) {
         let deadline = (self.started.elapsed() + grace).as_millis() as u64 + 1;
         for session in sessions {
-            session.drain(deadline);
+            session.drain(deadline, reason);
         }
     }
 

@@ -72,7 +72,8 @@ pub(super) struct Shard<E> {
     pub(super) run: VecDeque<u64>,
     /// Sessions on their way out, with the uptime at which patience ends: the same patience for all, so in that order.
     pub(super) closing: VecDeque<(u64, u64)>,
-    pub(super) draining: Vec<(u64, u64)>,
+    /// Sessions that end when they are quiet, with the uptime at which patience ends, and why.
+    pub(super) draining: Vec<(u64, u64, CloseReason)>,
     /// Sessions that are given up, one after the other, for the node's budget; the last goes first.
     pub(super) givers: Vec<u64>,
     pub(super) sweep_cursor: Option<usize>,
@@ -315,11 +316,11 @@ impl<E: Events> Shard<E> {
                         self.linger(key);
                     }
                 }
-                Mail::Drain(session, deadline) => {
+                Mail::Drain(session, deadline, reason) => {
                     // One that is not adopted yet is noticed then.
                     let token = session.0.token.load(Ordering::Relaxed);
                     if let Some(key) = self.key(token) {
-                        self.draining.push((deadline, token));
+                        self.draining.push((deadline, token, reason));
                         self.queue(key);
                     }
                 }
@@ -344,7 +345,7 @@ impl<E: Events> Shard<E> {
             return self.linger(key);
         }
         if slot.is_draining() {
-            self.draining.push((self.mailbox.uptime() + CLOSE_PATIENCE_MS, token));
+            self.draining.push((self.mailbox.uptime() + CLOSE_PATIENCE_MS, token, CloseReason::Draining));
         }
         if has_bytes {
             self.turn(key, false);

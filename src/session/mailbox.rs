@@ -20,8 +20,8 @@ pub(super) enum Mail<E> {
     Run(Session<E>),
     /// The session has left *open*; watch it to its end.
     Closing(Session<E>),
-    /// The session ends once it is quiet, at the latest at this uptime.
-    Drain(Session<E>, u64),
+    /// The session ends once it is quiet, at the latest at this uptime, and for this reason.
+    Drain(Session<E>, u64, CloseReason),
 }
 
 /// A shard's door for other threads. Bounded by the sessions: each has at most one letter of a kind in here.

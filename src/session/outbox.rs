@@ -53,6 +53,16 @@ impl Outgoing {
         Self { is_shared: true, ..self }
     }
 
+    /// Kind and payload, to be framed elsewhere.
+    pub fn parts(&self) -> (Kind, Bytes) {
+        (self.kind, self.payload.clone())
+    }
+
+    /// The same, when it is not sent here.
+    pub fn into_parts(self) -> (Kind, Bytes) {
+        (self.kind, self.payload)
+    }
+
     /// Bytes of payload.
     pub const fn len(&self) -> usize {
         self.payload.len()

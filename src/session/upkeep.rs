@@ -54,7 +54,8 @@ impl<E: Events> Shard<E> {
     fn look_at_draining(&mut self) -> bool {
         let now = self.mailbox.uptime();
         let (mut n, mut ended) = (0, 0);
-        while let Some((deadline, token)) = self.draining.get(n).copied() {
+        while let Some((deadline, token, reason)) = self.draining.get(n) {
+            let (deadline, token) = (*deadline, *token);
             match self.key(token).and_then(|key| self.entries.get(key)) {
                 Some(entry) if now < deadline && !entry.is_quiet() => {
                     n += 1;
@@ -62,7 +63,7 @@ impl<E: Events> Shard<E> {
                 }
                 Some(_) if ended == ENDS_IN_A_ROW => return false,
                 Some(entry) => {
-                    entry.session.close(&CloseReason::Draining);
+                    entry.session.close(reason);
                     ended += 1;
                 }
                 None => {}

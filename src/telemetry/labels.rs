@@ -98,12 +98,34 @@ labels! {
         /// `HTTP`
         Http "http",
     }
+    /// What became of a request over a link between nodes.
+    LinkOutcome "outcome" {
+        /// Of this node, answered.
+        Answered "answered",
+        /// Of this node, not sent: nothing was done.
+        NotSent "not_sent",
+        /// Of this node, sent and not answered.
+        Unanswered "unanswered",
+        /// Of another node, served.
+        Served "served",
+        /// Of another node, too late or one too many.
+        TurnedAway "turned_away",
+    }
     /// Whether something succeeded.
     Success "result" {
         /// It did.
         Ok "ok",
         /// It did not.
         Failed "failed",
+    }
+    /// What became of a connection that should begin with a PROXY header.
+    ProxyHeader "result" {
+        /// The header was read.
+        Ok "ok",
+        /// It was malformed, too long, or did not come.
+        Failed "failed",
+        /// The connection came from outside the trusted networks.
+        Refused "refused",
     }
     /// Why a session ended; the labels of [`CloseReason`].
     EndReason "reason" {
@@ -131,6 +153,14 @@ labels! {
         ClosedByApi "closed_by_api",
         /// The node is draining.
         Draining "draining",
+        /// The same, closed with 1012.
+        Restarting "restarting",
+        /// Given to other nodes.
+        Rebalanced "rebalanced",
+        /// The node was declared dead.
+        Expelled "expelled",
+        /// Of a dead node.
+        NodeLost "node_lost",
         /// Stage or API taken out.
         StageRemoved "stage_removed",
         /// Fault of the gateway.
@@ -202,6 +232,10 @@ impl From<&CloseReason> for EndReason {
             CloseReason::PongMissing => Self::PongMissing,
             CloseReason::ClosedByApi => Self::ClosedByApi,
             CloseReason::Draining => Self::Draining,
+            CloseReason::Restarting => Self::Restarting,
+            CloseReason::Rebalanced => Self::Rebalanced,
+            CloseReason::Expelled => Self::Expelled,
+            CloseReason::NodeLost => Self::NodeLost,
             CloseReason::StageRemoved => Self::StageRemoved,
             CloseReason::Internal => Self::Internal,
         }
@@ -258,6 +292,10 @@ mod tests {
             CloseReason::PongMissing,
             CloseReason::ClosedByApi,
             CloseReason::Draining,
+            CloseReason::Restarting,
+            CloseReason::Rebalanced,
+            CloseReason::Expelled,
+            CloseReason::NodeLost,
             CloseReason::StageRemoved,
             CloseReason::Internal,
         ];

@@ -133,6 +133,29 @@ async fn newcomers_are_sent_elsewhere() {
 }
 
 #[tokio::test]
+async fn newcomers_are_taken_until_the_load_balancers_had_their_time() {
+    let backend = Backend::start().await;
+    let delay = Duration::from_secs(2);
+    let gateway = TestGateway::builder().routes_yaml(API).backend(&backend);
+    let gateway = gateway.settings(move |settings| settings.drain_delay = delay).start().await;
+    let (newcomer, node) = (gateway.client("/dev"), std::sync::Arc::clone(gateway.app().gateway()));
+    let begun = Instant::now();
+    let leaving = tokio::spawn(gateway.shut_down());
+    within("readiness to say no", async {
+        while node.is_ready() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let client = newcomer.open().await;
+    assert!(begun.elapsed() < delay && !node.is_draining());
+    assert_eq!(client.expect_close().await.0, Some(1001));
+    assert!(begun.elapsed() >= delay, "told to go too early");
+    leaving.await.unwrap();
+    assert_eq!(backend.of("/disconnect").len(), 1);
+}
+
+#[tokio::test]
 async fn a_handshake_under_way_is_answered() {
     let backend = Backend::start().await;
     let gate = Gate::closed();

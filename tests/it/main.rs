@@ -17,6 +17,7 @@
 //! | `drain.rs` | leaving: SIGTERM while anything goes on |
 //! | `bad_input.rs` | hostile or broken peers, and their neighbours, who must not notice |
 //! | `start.rs` | definitions and addresses a gateway does not start with |
+//! | `proxies.rs` | who the client is behind proxies: PROXY headers, `X-Forwarded-For`, `Forwarded` |
 //! | `tls.rs` | `wss` |
 //! | `observe.rs` | health, metrics, access log, the list of connections |
 //!
@@ -47,6 +48,7 @@ mod lifecycle;
 mod limits;
 mod mock_and_group;
 mod observe;
+mod proxies;
 mod refusals;
 mod reload;
 mod routing;

@@ -1,7 +1,8 @@
 //! The process as its users see it: the real binary, started, signalled, starved and ended.
 //!
 //! A new test goes to the theme it is about: `start` (first line, exit codes, refusals), `check`, `operate` (the
-//! `connections` command), `reload`, `drain`, `tls`, `files` (open files, memory of slow readers).
+//! `connections` command), `reload`, `drain`, `tls`, `files` (open files, memory of slow readers), `load_balancer` (a real
+//! HAProxy in front).
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +17,7 @@
 mod check;
 mod drain;
 mod files;
+mod load_balancer;
 mod operate;
 mod reload;
 mod start;

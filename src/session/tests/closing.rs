@@ -145,7 +145,7 @@ fn a_drain_waits_for_exchanges_and_outbox_and_then_says_going_away() {
     let mut live = world.open(&Setup { manner: Manner::Keep, narrow: true, ..Setup::default() });
     live.client.text("slow");
     eventually("it runs", || live.log.count() == 1);
-    world.hub.drain(std::slice::from_ref(&live.session), PATIENCE);
+    world.hub.drain(std::slice::from_ref(&live.session), PATIENCE, &CloseReason::Draining);
     let answer = "x".repeat(200_000);
     live.session.answer(&text_message(&answer)).unwrap();
     assert!(live.session.outbox_bytes() > 0);
@@ -162,7 +162,7 @@ fn a_drain_ends_at_its_grace() {
     let mut live = world.open(&Setup { manner: Manner::Keep, ..Setup::default() });
     live.client.text("never answered");
     eventually("it runs", || live.log.count() == 1);
-    world.hub.drain(std::slice::from_ref(&live.session), Duration::from_millis(50));
+    world.hub.drain(std::slice::from_ref(&live.session), Duration::from_millis(50), &CloseReason::Draining);
     assert_eq!(live.client.closed().0, 1001);
     live.log.exchanges.lock().clear();
     drop(live);

@@ -67,7 +67,7 @@ impl End {
                 Some(1000)
             }
             Self::Drain => {
-                world.hub.drain(std::slice::from_ref(&session), PATIENCE);
+                world.hub.drain(std::slice::from_ref(&session), PATIENCE, &CloseReason::Draining);
                 Some(1001)
             }
             Self::TooBig => {

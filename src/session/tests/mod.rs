@@ -137,7 +137,7 @@ impl Events for Probe {
             }
             Manner::DrainSelf => {
                 if let (1, Some(hub)) = (session.log.count(), session.log.hub.upgrade()) {
-                    hub.drain(std::slice::from_ref(session), PATIENCE);
+                    hub.drain(std::slice::from_ref(session), PATIENCE, &CloseReason::Draining);
                 }
                 turn.reply(payload);
             }

@@ -3,6 +3,8 @@
 //! Handles are made once. Counting is an atomic addition; no name or label is looked up while a message is served.
 //! Series of closed labels exist from the start, so that an absent one is never mistaken for zero.
 
+mod cluster;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -17,8 +19,11 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::fault::{CloseReason, Fault};
 use crate::ids::{ApiId, StageName};
 use crate::telemetry::labels::{
-    ConnectResult, EndReason, FaultKind, GroupResult, IntegrationKind, Label, PushResult, RouteKind, SentKind, Success,
+    ConnectResult, EndReason, FaultKind, GroupResult, IntegrationKind, Label, ProxyHeader, PushResult, RouteKind,
+    SentKind, Success,
 };
+
+pub use cluster::{ClusterMetrics, follow};
 
 /// Content type of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -94,6 +99,8 @@ pub struct Metrics {
     pub handshakes_in_progress: Gauge,
     /// TLS handshakes, by whether they succeeded.
     pub tls_handshakes: Labelled<Success, Counter>,
+    /// Connections that should begin with a PROXY header, by what became of it.
+    pub proxy_headers: Labelled<ProxyHeader, Counter>,
     /// Sessions ended, by reason; see [`Metrics::session_ended`].
     pub session_ends: Labelled<EndReason, Counter>,
     /// `$disconnect` attempts, by whether the integration took them.
@@ -108,6 +115,8 @@ pub struct Metrics {
     pub sent_bytes: Counter,
     /// Pushes to one connection, by what became of them.
     pub pushes: Labelled<PushResult, Counter>,
+    /// Repeats of a push that was done, by an SDK that did not hear so; answered 200, not done again.
+    pub pushes_repeated: Counter,
     /// Deliveries to members of groups, by what became of them.
     pub group_deliveries: Labelled<GroupResult, Counter>,
     /// Faults shown to clients and back-ends; see [`Metrics::fault`].
@@ -124,6 +133,8 @@ pub struct Metrics {
     pub access_log_dropped: Counter,
     /// Reloads of the definitions, by whether the new ones were taken.
     pub reloads: Labelled<Success, Counter>,
+    /// This node among others.
+    pub cluster: ClusterMetrics,
 }
 
 impl Metrics {
@@ -135,6 +146,7 @@ impl Metrics {
             connects: r.counters("connects", "WebSocket handshakes answered, by result"),
             handshakes_in_progress: r.gauge("handshakes_in_progress", "Handshakes begun and not answered"),
             tls_handshakes: r.counters("tls_handshakes", "TLS handshakes, by result"),
+            proxy_headers: r.counters("proxy_headers", "Connections that should begin with a PROXY header, by result"),
             session_ends: r.counters("session_ends", "Sessions ended, by reason"),
             disconnects: r.counters("disconnects", "Attempts to run $disconnect, by result"),
             messages_received: r.counters("messages_received", "Messages from clients, by kind of route"),
@@ -142,6 +154,7 @@ impl Metrics {
             messages_sent: r.counters("messages_sent", "Messages to clients, by source"),
             sent_bytes: r.bytes_counter("sent", "Payload of messages to clients, before compression"),
             pushes: r.counters("pushes", "Pushes to one connection, by result"),
+            pushes_repeated: r.counter("pushes_repeated", "Repeats of a push that was done before, not done again"),
             group_deliveries: r.counters("group_deliveries", "Deliveries to members of groups, by result"),
             faults: r.counters("faults", "Failures shown to clients and back-ends, by kind"),
             integration_latency: r.histograms("integration_latency", "Duration of integration calls, by kind"),
@@ -154,6 +167,7 @@ impl Metrics {
             access_log_dropped: r
                 .counter("access_log_dropped_lines", "Access log lines dropped because writing did not keep up"),
             reloads: r.counters("definition_reloads", "Reloads of the API definitions, by result"),
+            cluster: ClusterMetrics::new(&mut r),
             stages: StageFamilies::new(&mut r),
             registry: r.0,
         }

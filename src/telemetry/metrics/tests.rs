@@ -1,6 +1,7 @@
 //! Every metric moves, has a help text, and keeps to the naming.
 
 use super::*;
+use crate::telemetry::labels::LinkOutcome;
 
 /// The lines of a page that are samples, as name with labels and value.
 fn samples(metrics: &Metrics) -> Vec<(String, f64)> {
@@ -37,6 +38,9 @@ fn moves() -> Vec<Move> {
         (r#"causeway_tls_handshakes_total{result="failed"}"#, |m| {
             m.tls_handshakes.inc(Success::Failed);
         }),
+        (r#"causeway_proxy_headers_total{result="refused"}"#, |m| {
+            m.proxy_headers.inc(ProxyHeader::Refused);
+        }),
         (r#"causeway_session_ends_total{reason="slow_consumer"}"#, |m| {
             m.session_ended(&CloseReason::SlowConsumer);
         }),
@@ -52,6 +56,9 @@ fn moves() -> Vec<Move> {
             m.sent_bytes.inc();
         }),
         (r#"causeway_pushes_total{result="gone"}"#, |m| m.pushes.inc(PushResult::Gone)),
+        ("causeway_pushes_repeated_total", |m| {
+            m.pushes_repeated.inc();
+        }),
         (r#"causeway_group_deliveries_total{result="dropped"}"#, |m| {
             m.group_deliveries.inc(GroupResult::Dropped);
         }),
@@ -73,6 +80,61 @@ fn moves() -> Vec<Move> {
         }),
         (r#"causeway_definition_reloads_total{result="failed"}"#, |m| {
             m.reloads.inc(Success::Failed);
+        }),
+        (r#"causeway_link_requests_total{outcome="not_sent"}"#, |m| m.cluster.link_requests.inc(LinkOutcome::NotSent)),
+        ("causeway_cluster_nodes", |m| {
+            m.cluster.nodes.inc();
+        }),
+        ("causeway_registry_up", |m| {
+            m.cluster.registry_up.inc();
+        }),
+        ("causeway_registry_unwritten", |m| {
+            m.cluster.registry_unwritten.inc();
+        }),
+        ("causeway_registry_failures_total", |m| {
+            m.cluster.registry_failures.inc();
+        }),
+        ("causeway_registry_writes_total", |m| {
+            m.cluster.registry_writes.inc();
+        }),
+        ("causeway_node_burials_total", |m| {
+            m.cluster.burials.inc();
+        }),
+        ("causeway_node_expulsions_total", |m| {
+            m.cluster.expulsions.inc();
+        }),
+        ("causeway_recovered_disconnects_total", |m| {
+            m.cluster.recovered.inc();
+        }),
+        ("causeway_fan_outs_short_total", |m| {
+            m.cluster.fan_outs_short.inc();
+        }),
+        ("causeway_links_open", |m| {
+            m.cluster.links_open.inc();
+        }),
+        ("causeway_links_unreachable", |m| {
+            m.cluster.links_unreachable.inc();
+        }),
+        ("causeway_link_received_bytes_total", |m| {
+            m.cluster.link_received.inc();
+        }),
+        ("causeway_link_sent_bytes_total", |m| {
+            m.cluster.link_sent.inc();
+        }),
+        ("causeway_links_made_total", |m| {
+            m.cluster.links_made.inc();
+        }),
+        ("causeway_links_lost_total", |m| {
+            m.cluster.links_lost.inc();
+        }),
+        ("causeway_link_dials_failed_total", |m| {
+            m.cluster.link_dials_failed.inc();
+        }),
+        ("causeway_link_strangers_total", |m| {
+            m.cluster.link_strangers.inc();
+        }),
+        ("causeway_told_unreachable_total", |m| {
+            m.cluster.told_unreachable.inc();
         }),
     ]
 }

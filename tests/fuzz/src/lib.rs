@@ -8,13 +8,14 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
 use causeway::definition::{self, empty_environment};
-use causeway::fuzzing::{Opening, listen, opening};
+use causeway::fuzzing::{Opening, client, link_frames, link_hello, listen, opening, proxy_header as read_header};
 use causeway::gateway::is_loopback_name;
 use causeway::ids::{ConnectionId, RouteKey};
 use causeway::lang::{JsonPath, Selection, Template, Variable, Variables, loose};
 use causeway::limits::Limits;
 use causeway::message::Message;
 use causeway::routing::websocket::WebSocketRoutes;
+use causeway::server::{ForwardedHeader, Networks};
 use causeway::session::negotiate;
 use causeway::session::tls::{TlsSession, TlsStatus};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -33,9 +34,12 @@ pub const TARGETS: &[Target] = &[
     ("definition", definition),
     ("frames", frames),
     ("head", head),
+    ("forwarded", forwarded),
+    ("proxy_header", proxy_header),
     ("ids", ids),
     ("offer", offer),
     ("tls", tls),
+    ("link", link),
 ];
 
 /// Splits an input in two texts at its first line end.
@@ -221,6 +225,42 @@ pub fn head(data: &[u8]) {
     }
 }
 
+/// The start of a connection that a proxy opens: the same whatever follows the header, and never whole before its end.
+pub fn proxy_header(data: &[u8]) {
+    let read = read_header(data);
+    if let Ok(Some((length, _))) = &read {
+        assert!(*length <= data.len() && *length <= 536, "{length}");
+        assert_eq!(read_header(&data[..*length]), read);
+        assert_eq!(read_header(&data[..*length - 1]), Ok(None));
+    }
+    // Once it is none, more bytes do not make it one.
+    for cut in [data.len() / 3, data.len() / 2, data.len().saturating_sub(1)] {
+        assert!(read_header(&data[..cut]).is_ok() || read.is_err(), "refused at {cut} bytes, accepted whole");
+    }
+}
+
+/// What a client writes into the headers that name it: for a stranger nothing comes of it, and behind a proxy that
+/// appends what it saw, that is the client.
+pub fn forwarded(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let trusted = Networks::parse("10.0.0.0/24").expect("a network");
+    let address = |bytes: [u8; 4]| std::net::IpAddr::from(bytes);
+    let (proxy, seen, stranger) = (address([10, 0, 0, 1]), address([192, 0, 2, 1]), address([192, 0, 2, 66]));
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.last().copied().unwrap_or_default();
+    for (header, appended) in
+        [(ForwardedHeader::XForwardedFor, "192.0.2.1"), (ForwardedHeader::Forwarded, "for=\"192.0.2.1:5\";proto=https")]
+    {
+        assert_eq!(client(header, &lines, stranger, &trusted), stranger);
+        let new_line = [&lines[..], &[appended]].concat();
+        assert_eq!(client(header, &new_line, proxy, &trusted), seen);
+        let joined = format!("{last}, {appended}");
+        let same_line = [&lines[..lines.len().saturating_sub(1)], &[joined.as_str()]].concat();
+        assert_eq!(client(header, &same_line, proxy, &trusted), seen);
+        let _whatever = client(header, &lines, proxy, &trusted);
+    }
+}
+
 /// An id reads only in the form it is written in.
 pub fn ids(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -349,4 +389,17 @@ fn receive(session: &mut TlsSession, bytes: &[u8], size: usize, plain: &mut Vec<
         }
     }
     Some(answer)
+}
+
+/// First byte the size of the reads; the rest frames between nodes, and what a node says of itself.
+pub fn link(data: &[u8]) {
+    let Some((piece, stream)) = data.split_first() else { return };
+    let taken = link_frames(stream, usize::from(*piece));
+    for one in &taken {
+        assert_eq!(one.payload, one.again, "two spellings of one message");
+    }
+    assert_eq!(taken, link_frames(stream, stream.len()), "where the network cuts changes nothing");
+    if let Some(again) = link_hello(stream) {
+        assert!(stream.starts_with(&again));
+    }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::frame::{CLOSE, CONTINUATION, Frame, PING, PONG, TEXT};
@@ -23,6 +24,7 @@ pub(crate) struct Connect {
     target: String,
     headers: Vec<(String, String)>,
     receive_buffer: Option<u32>,
+    preamble: Vec<Vec<u8>>,
 }
 
 impl Connect {
@@ -35,7 +37,15 @@ impl Connect {
             ("Sec-WebSocket-Key", FIXED_KEY.to_owned()),
         ];
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { address, tls, method: "GET".to_owned(), target: target.to_owned(), headers, receive_buffer: None }
+        Self {
+            address,
+            tls,
+            method: "GET".to_owned(),
+            target: target.to_owned(),
+            headers,
+            receive_buffer: None,
+            preamble: Vec::new(),
+        }
     }
 
     pub(crate) fn method(self, method: &str) -> Self {
@@ -74,6 +84,11 @@ impl Connect {
         Self { receive_buffer: Some(4_096), ..self }
     }
 
+    /// Sends these bytes before everything else, TLS included, a piece at a time.
+    pub(crate) fn after<P: AsRef<[u8]>>(self, pieces: impl IntoIterator<Item = P>) -> Self {
+        Self { preamble: pieces.into_iter().map(|piece| piece.as_ref().to_owned()).collect(), ..self }
+    }
+
     /// The request as bytes.
     pub(crate) fn request(&self) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
@@ -90,8 +105,12 @@ impl Connect {
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes).unwrap();
         }
-        let stream = within("a connection", socket.connect(self.address)).await.unwrap();
+        let mut stream = within("a connection", socket.connect(self.address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        for piece in &self.preamble {
+            let _peer_may_be_gone = stream.write_all(piece).await;
+            tokio::task::yield_now().await;
+        }
         match &self.tls {
             None => Wire::new(stream),
             Some(config) => Wire::new(over_tls(stream, config).await),

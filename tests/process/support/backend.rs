@@ -21,6 +21,14 @@ pub(crate) struct Call {
     pub(crate) connection: String,
     pub(crate) close_code: String,
     pub(crate) body: String,
+    headers: hyper::HeaderMap,
+}
+
+impl Call {
+    /// A header, or nothing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
 }
 
 struct Inner {
@@ -86,6 +94,7 @@ impl Backend {
             connection: header("connectionId"),
             close_code: header("closeCode"),
             body: String::from_utf8_lossy(&body).into_owned(),
+            headers: parts.headers.clone(),
         });
         let mut held = self.inner.held.subscribe();
         let _released = held.wait_for(|held| *held != path).await;

@@ -1,15 +1,16 @@
 //! A real WebSocket client, plain or over TLS.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -38,6 +39,34 @@ pub(crate) enum Said {
     Gone,
 }
 
+/// How a client comes.
+pub(crate) struct Arrival<'a> {
+    /// The address it connects from.
+    pub(crate) from: Option<Ipv4Addr>,
+    /// By `wss`, trusting these.
+    pub(crate) roots: Option<&'a [CertificateDer<'static>]>,
+    /// What its handshake says besides.
+    pub(crate) headers: &'a [(&'static str, &'a str)],
+    /// Where to; `/dev`.
+    pub(crate) path: &'a str,
+}
+
+impl Default for Arrival<'_> {
+    fn default() -> Self {
+        Self { from: None, roots: None, headers: &[], path: "/dev" }
+    }
+}
+
+impl Arrival<'_> {
+    async fn dial(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(from) = self.from {
+            socket.bind((from, 0).into())?;
+        }
+        socket.connect(to).await
+    }
+}
+
 pub(crate) struct Client {
     /// Gone when the session is, as a program that heard a close frame hangs up.
     halves: Option<(SplitSink<Socket, Message>, SplitStream<Socket>)>,
@@ -52,23 +81,29 @@ impl Client {
     }
 
     pub(crate) async fn try_connect(to: SocketAddr) -> Result<Self, Refused> {
-        let stream = TcpStream::connect(to).await.map_err(|e| Refused { status: 0, why: e.to_string() })?;
-        Self::over(Box::new(stream), to, "ws", None).await
+        Self::arrive(to, &Arrival::default()).await
     }
 
     /// Connects by `wss`, trusting `roots` alone.
     pub(crate) async fn secure(to: SocketAddr, roots: &[CertificateDer<'static>]) -> Result<Self, Refused> {
+        Self::arrive(to, &Arrival { roots: Some(roots), ..Arrival::default() }).await
+    }
+
+    /// Connects in a way of its own.
+    pub(crate) async fn arrive(to: SocketAddr, how: &Arrival<'_>) -> Result<Self, Refused> {
+        let refused = |e: std::io::Error| Refused { status: 0, why: e.to_string() };
+        let stream = how.dial(to).await.map_err(refused)?;
+        let Some(roots) = how.roots else { return Self::over(Box::new(stream), to, "ws", None, how).await };
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(root.clone()).unwrap();
         }
         let config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
-        let refused = |e: std::io::Error| Refused { status: 0, why: e.to_string() };
-        let stream = TcpStream::connect(to).await.map_err(refused)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(refused)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-        Self::over(Box::new(stream), to, "wss", certificate.map(CertificateDer::into_owned)).await
+        let certificate = certificate.map(CertificateDer::into_owned);
+        Self::over(Box::new(stream), to, "wss", certificate, how).await
     }
 
     async fn over(
@@ -76,9 +111,13 @@ impl Client {
         to: SocketAddr,
         scheme: &str,
         certificate: Option<CertificateDer<'static>>,
+        how: &Arrival<'_>,
     ) -> Result<Self, Refused> {
-        let url = format!("{scheme}://localhost:{}/dev", to.port());
-        match soon("a handshake", client_async(url, stream)).await {
+        let mut request = format!("{scheme}://localhost:{}{}", to.port(), how.path).into_client_request().unwrap();
+        for (name, value) in how.headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        match soon("a handshake", client_async(request, stream)).await {
             Ok((socket, _)) => Ok(Self { halves: Some(socket.split()), certificate }),
             Err(tungstenite::Error::Http(answer)) => {
                 Err(Refused { status: answer.status().as_u16(), why: format!("{answer:?}") })

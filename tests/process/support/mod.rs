@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod haproxy;
 mod http;
 mod process;
 
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) use backend::Backend;
-pub(crate) use client::{Client, Said};
+pub(crate) use client::{Arrival, Client, Refused, Said};
+pub(crate) use haproxy::{HaProxy, check_haproxy};
 pub(crate) use http::{call, push, try_push};
 pub(crate) use process::{Ended, Process, run};
 

@@ -1,9 +1,13 @@
 //! What one Redis can do to us, and what it is called.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::contract::{self, LONG, connection, info};
 use super::servers::{Authority, Options, Server};
@@ -12,6 +16,7 @@ use crate::cluster::GroupName;
 use crate::cluster::redis::ConnectError;
 use crate::cluster::registry::{Registry, Write};
 use crate::ids::{ApiId, Incarnation};
+use crate::tasks::Tasks;
 
 /// The deadline that is measured.
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -84,6 +89,60 @@ async fn many_calls_to_a_stuck_redis_all_end_at_the_deadline() {
     assert!(results.iter().all(|result| *result == Err(RegistryError::TimedOut(DEADLINE))));
     server.resume();
     let _fate = recovers("a resumed Redis", || redis.fate(Incarnation::new(1))).await;
+}
+
+/// A way to a server whose connections so far can be made to carry nothing any more, without being closed: what a
+/// firewall that forgot them does, or a host that lost its power. New ones get through.
+struct Way {
+    port: u16,
+    forgotten: Arc<Mutex<CancellationToken>>,
+    tasks: Tasks,
+}
+
+impl Way {
+    async fn to(server: &Server) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (port, target, tasks) = (listener.local_addr().unwrap().port(), server.port, Tasks::new());
+        let way = Self { port, forgotten: Arc::default(), tasks: tasks.clone() };
+        let forgotten = Arc::clone(&way.forgotten);
+        let each = tasks.clone();
+        tasks.spawn("way", async move {
+            while let Some(Ok((mut near, _))) = each.token().run_until_cancelled(listener.accept()).await {
+                let (is_forgotten, end) = (forgotten.lock().clone(), each.token().clone());
+                each.spawn("connection", async move {
+                    let mut far = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                    let carry = tokio::io::copy_bidirectional(&mut near, &mut far);
+                    if is_forgotten.run_until_cancelled(carry).await.is_none() {
+                        end.cancelled().await;
+                    }
+                });
+            }
+        });
+        way
+    }
+
+    fn forget(&self) {
+        std::mem::take(&mut *self.forgotten.lock()).cancel();
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.tasks.token().cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_replaced() {
+    let server = Server::plain();
+    let way = Way::to(&server).await;
+    let redis = quick(&format!("redis://127.0.0.1:{}", way.port));
+    redis.check().await.unwrap();
+    for _again in 0..3 {
+        way.forget();
+        assert_eq!(redis.check().await, Err(RegistryError::TimedOut(DEADLINE)), "nothing says that it is dead");
+        redis.check().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::serve::StartError;
 use crate::clock::Clock;
 use crate::cluster::link::{self, Bound, Certificates, Credentials, Links};
-use crate::cluster::redis::{self, Redis, Shape};
+use crate::cluster::redis::{Config as RedisConfig, Redis, Shape};
 use crate::cluster::registry::{NodeInfo, RegistryError};
 use crate::cluster::{Local, Node};
 use crate::config::ClusterSettings;
@@ -89,7 +89,7 @@ pub(super) async fn leave(node: &Node) {
 }
 
 /// The address this machine has on its way to the registry; nothing is sent to find out.
-fn own_address(registry: &redis::Config) -> IpAddr {
+fn own_address(registry: &RedisConfig) -> IpAddr {
     let local = || {
         let address = registry.check().ok()?;
         let target = match address.shape {
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn the_way_to_the_registry_tells_the_own_address() {
-        let config = |url: &str| redis::Config {
+        let config = |url: &str| RedisConfig {
             url: url.into(),
             prefix: "p".to_owned(),
             ca_file: None,
-            timeout: redis::Config::TIMEOUT,
+            timeout: RedisConfig::TIMEOUT,
         };
         assert!(own_address(&config("redis://127.0.0.1:1")).is_loopback());
         assert!(own_address(&config("redis+cluster://127.0.0.1:1,127.0.0.1:2")).is_loopback());

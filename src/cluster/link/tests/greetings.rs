@@ -65,7 +65,7 @@ async fn a_man_in_the_middle_has_a_proof_that_fits_nowhere() {
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let through = peer(2, &listener.local_addr().unwrap().to_string());
     let middle = man_in_the_middle(listener, b.listens);
-    let (answer, ()) = tokio::join!(a.ask(&through, push(1, "hi")), middle);
+    let (answer, ()) = within("both to hang up", async { tokio::join!(a.ask(&through, push(1, "hi")), middle) }).await;
     let why = not_sent(answer);
     assert!(why.contains("refused this node's proof"), "{why}");
     eventually("b to refuse him", || count(&b.links.stats().strangers_refused) == 1).await;
@@ -89,7 +89,7 @@ async fn an_acceptor_that_proves_nothing_is_not_asked() {
     };
     let a = node(1, done);
     a.join();
-    let (answer, ()) = tokio::join!(a.ask(&through, push(1, "hi")), mirror);
+    let (answer, ()) = within("a to hang up", async { tokio::join!(a.ask(&through, push(1, "hi")), mirror) }).await;
     let why = not_sent(answer);
     assert!(why.contains("cannot prove the cluster secret"), "{why}");
     a.stop().await;

@@ -40,6 +40,39 @@ impl EpochMillis {
         )
     }
 
+    /// `yyyyMMdd'T'HHmmss'Z'`, the form of request signatures (REST specification 7.6).
+    pub fn to_basic_iso(self) -> String {
+        let t = self.to_date_time();
+        format!(
+            "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second()
+        )
+    }
+
+    /// Reads the form of [`EpochMillis::to_basic_iso`]; `None` for any other, and for days there are not.
+    pub fn from_basic_iso(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 16 || bytes.get(8) != Some(&b'T') || bytes.get(15) != Some(&b'Z') {
+            return None;
+        }
+        let number = |range: std::ops::Range<usize>| {
+            let digits = bytes.get(range)?;
+            digits
+                .iter()
+                .try_fold(0_u16, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0')))
+        };
+        let part = |range| number(range).and_then(|n| u8::try_from(n).ok());
+        let month = time::Month::try_from(part(4..6)?).ok()?;
+        let date = time::Date::from_calendar_date(i32::from(number(0..4)?), month, part(6..8)?).ok()?;
+        let moment = date.with_hms(part(9..11)?, part(11..13)?, part(13..15)?).ok()?.assume_utc();
+        u64::try_from(moment.unix_timestamp()).ok().map(|seconds| Self(seconds * 1_000))
+    }
+
     fn to_date_time(self) -> time::OffsetDateTime {
         time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
@@ -100,6 +133,26 @@ mod tests {
         let t = EpochMillis(1_650_301_649_973);
         assert_eq!(t.to_request_time(), "18/Apr/2022:17:07:29 +0000");
         assert_eq!(t.to_iso(), "2022-04-18T17:07:29.973Z");
+        assert_eq!(t.to_basic_iso(), "20220418T170729Z");
+    }
+
+    #[test]
+    fn a_stamp_of_a_signature_is_read_in_its_one_form() {
+        assert_eq!(EpochMillis::from_basic_iso("20220418T170729Z"), Some(EpochMillis(1_650_301_649_000)));
+        for text in [
+            "",
+            "2022-04-18T17:07:29Z",
+            "20220230T000000Z",
+            "20221301T000000Z",
+            "20220418T240000Z",
+            "20220418T170729",
+            "20220418t170729z",
+            "+0220418T170729Z",
+            "20220418T1707 9Z",
+            "18991231T000000Z",
+        ] {
+            assert_eq!(EpochMillis::from_basic_iso(text), None, "{text}");
+        }
     }
 
     #[test]

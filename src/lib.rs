@@ -16,7 +16,7 @@
 //!  4  cluster
 //!  3  session · upstream · definition
 //!  2  routing · context
-//!  1  lang · telemetry · document
+//!  1  lang · sigv4 · telemetry · document
 //!  0  ids · clock · message · fault · limits · units · secret · memory · tasks
 //! ```
 //!
@@ -50,6 +50,7 @@ pub mod routing;
 pub mod secret;
 pub mod server;
 pub mod session;
+pub mod sigv4;
 pub mod tasks;
 pub mod telemetry;
 pub mod units;

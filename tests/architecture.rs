@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, the lowest first: a module imports only from floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["ids", "clock", "message", "fault", "limits", "units", "secret", "memory", "tasks"],
-    &["lang", "telemetry", "document"],
+    &["lang", "sigv4", "telemetry", "document"],
     &["routing", "context"],
     &["session", "upstream", "definition"],
     &["cluster"],
@@ -56,7 +56,13 @@ const DOORS: &[(&str, &[&str])] = &[
     // Also the name of the TLS library's provider made of it.
     (
         "ring",
-        &["cluster/link/credentials.rs", "cluster/redis/dial.rs", "server/certificates.rs", "upstream/connect.rs"],
+        &[
+            "cluster/link/credentials.rs",
+            "cluster/redis/dial.rs",
+            "server/certificates.rs",
+            "sigv4/",
+            "upstream/connect.rs",
+        ],
     ),
     ("rcgen", &["cluster/link/credentials.rs", "server/certificates.rs"]),
     ("rustix", &["app/"]),

@@ -130,10 +130,26 @@ impl Http {
     /// Dropping the future ends the call: its place is free at once, a connection of HTTP/1.1 is closed, a stream of HTTP/2
     /// reset. Whether the upstream acted on the request is then unknown.
     pub async fn call(&self, request: Request<Bytes>, deadline: Instant) -> Result<Response<Bytes>, UpstreamError> {
+        self.call_at_most(request, deadline, self.max_response_bytes).await
+    }
+
+    /// The same, for an answer of at most `max_bytes` or [`Config::max_response_bytes`], whichever is less.
+    ///
+    /// # Errors
+    /// As [`Http::call`].
+    ///
+    /// # Cancel safety
+    /// As [`Http::call`].
+    pub async fn call_at_most(
+        &self,
+        request: Request<Bytes>,
+        deadline: Instant,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, UpstreamError> {
         let authority = target(&request)?;
         let client = self.client.load_full().ok_or(UpstreamError::Closed)?;
         let _pass = self.gates.enter(&authority, deadline).await?;
-        timeout_at(deadline, self.exchange(&client, request.map(Full::new)))
+        timeout_at(deadline, self.exchange(&client, request.map(Full::new), max_bytes))
             .await
             .map_err(|_| UpstreamError::Timeout)?
     }
@@ -148,18 +164,19 @@ impl Http {
         &self,
         client: &Client<Connector, Full<Bytes>>,
         request: Request<Full<Bytes>>,
+        max_bytes: usize,
     ) -> Result<Response<Bytes>, UpstreamError> {
         let (head, body) = client.request(request).await.map_err(failed)?.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::BadResponse("it switched protocols, which nobody asked for".into()));
         }
-        let body = self.read(body).await?;
+        let body = self.read(body, max_bytes).await?;
         Ok(Response::from_parts(head, body))
     }
 
     /// Reads a body. One that came in one piece, as nearly all do, is handed on without a copy.
-    async fn read(&self, mut body: Incoming) -> Result<Bytes, UpstreamError> {
-        let limit = self.max_response_bytes;
+    async fn read(&self, mut body: Incoming, max_bytes: usize) -> Result<Bytes, UpstreamError> {
+        let limit = self.max_response_bytes.min(max_bytes);
         let too_large = UpstreamError::TooLarge { limit };
         let declared = body.size_hint().lower();
         if usize::try_from(declared).map_or(true, |declared| declared > limit) {

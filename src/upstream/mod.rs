@@ -1,14 +1,17 @@
 //! Outgoing calls: pooled, timed, counted.
 //!
-//! What lives here: the HTTP client that integrations call back-ends with. What it promises: one deadline covers a whole
-//! call, every buffer and queue has a bound, no redirect is followed, and nothing is sent twice unless it provably was
-//! not sent at all. It knows nothing of routes or messages.
+//! What lives here: the HTTP client that integrations call back-ends with; the Invoke API of Lambda over it, and the
+//! credentials that sign its calls. What it promises: one deadline covers a whole call, every buffer and queue has a bound,
+//! no redirect is followed, and nothing is sent twice unless it provably was not sent at all. It knows nothing of routes or
+//! messages.
 //!
-//! May import: `tasks`. This folder is the door of hyper's client side, hyper-rustls and rustls' client side.
+//! May import: `sigv4` and the ground floor. This folder is the door of hyper's client side, hyper-rustls and rustls' client side.
 
 mod connect;
+pub mod credentials;
 mod gate;
 pub mod http;
+pub mod lambda;
 mod spelling;
 
 #[cfg(test)]
@@ -18,12 +21,25 @@ mod tests;
 
 pub use self::http::{Config, Http};
 pub use connect::SetupError;
+pub use lambda::{Invocation, Invoked, Lambda, LambdaConfig, LambdaError};
 pub use spelling::spelling;
 
 use std::error::Error as StdError;
 
 /// A cause from below: sockets, TLS, HTTP.
 pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// The whole chain of an error, for the log.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]

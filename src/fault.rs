@@ -55,8 +55,10 @@ pub enum Fault {
     UnsupportedMediaType,
     /// The integration took longer than its timeout (1.8 row 19).
     IntegrationTimeout,
-    /// The integration failed, answered garbage, or could not be reached (1.8 rows 17 to 20).
+    /// The integration failed, answered garbage, or could not be reached (1.8 row 20).
     IntegrationFailure,
+    /// The function failed, or gave an answer that is none (1.8 rows 17 and 18).
+    FunctionFailed,
     /// The integration is set up wrong: nothing to call, a template that does not render (1.8 row 20).
     ApiConfiguration,
     /// A fault of the gateway's own.
@@ -120,6 +122,7 @@ impl Fault {
             Self::UnsupportedMediaType => (415, None, "Unsupported Media Type".into(), "UNSUPPORTED_MEDIA_TYPE"),
             Self::IntegrationTimeout => (504, None, "Endpoint request timed out".into(), "INTEGRATION_TIMEOUT"),
             Self::IntegrationFailure => (500, None, "Internal server error".into(), "INTEGRATION_FAILURE"),
+            Self::FunctionFailed => (502, None, "Internal server error".into(), "INTEGRATION_FAILURE"),
             Self::ApiConfiguration => (500, None, "Internal server error".into(), "API_CONFIGURATION_ERROR"),
             Self::Internal => {
                 (500, Some("InternalServerErrorException"), "Internal server error".into(), "DEFAULT_5XX")

@@ -24,6 +24,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Message {
     kind: Kind,
+    is_base64: bool,
     payload: Bytes,
     json: OnceLock<Option<Value>>,
 }
@@ -31,7 +32,7 @@ pub struct Message {
 impl Message {
     /// A text message. The caller has proven that `payload` is UTF-8; what is not shows as U+FFFD in [`Message::as_text`].
     pub const fn text_from(payload: Bytes) -> Self {
-        Self { kind: Kind::Text, payload, json: OnceLock::new() }
+        Self { kind: Kind::Text, is_base64: false, payload, json: OnceLock::new() }
     }
 
     /// A text message of a string.
@@ -41,7 +42,17 @@ impl Message {
 
     /// A binary message.
     pub const fn binary(payload: Bytes) -> Self {
-        Self { kind: Kind::Binary, payload, json: OnceLock::new() }
+        Self { kind: Kind::Binary, is_base64: false, payload, json: OnceLock::new() }
+    }
+
+    /// A text message that holds, as base64, what came as bytes.
+    pub fn base64(text: String) -> Self {
+        Self { is_base64: true, ..Self::from_string(text) }
+    }
+
+    /// Whether the text holds, as base64, what came as bytes.
+    pub const fn is_base64(&self) -> bool {
+        self.is_base64
     }
 
     /// Text or binary.
@@ -79,6 +90,6 @@ impl Message {
 
 impl Clone for Message {
     fn clone(&self) -> Self {
-        Self { kind: self.kind, payload: self.payload.clone(), json: self.json.clone() }
+        Self { kind: self.kind, is_base64: self.is_base64, payload: self.payload.clone(), json: self.json.clone() }
     }
 }

@@ -26,6 +26,7 @@ use crate::session::{self, Hub};
 use crate::tasks::Tasks;
 use crate::telemetry::access_log::Target;
 use crate::telemetry::{self, AccessLog, Format, Metrics};
+pub(super) use crate::upstream::chain;
 use crate::upstream::{self, SetupError};
 
 /// How long the last exchanges and connections may take when everything else is done.
@@ -170,16 +171,6 @@ pub fn serve(mode: Mode, args: ServeArgs) -> Exit {
     })
 }
 
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
 /// A running gateway, in parts. Tests start it as the command does.
 #[derive(Debug)]
 pub struct App {
@@ -211,14 +202,15 @@ impl App {
         let tasks = Tasks::new();
         let exchanges = tasks.child();
         let clock = Clock::system();
-        let upstream = upstream::Http::new(
+        let upstream = Arc::new(upstream::Http::new(
             &upstream::Config {
                 max_in_flight: settings.max_concurrency_per_upstream,
                 extra_ca_file: settings.upstream_ca.clone(),
                 ..upstream::Config::default()
             },
             tasks.clone(),
-        )?;
+        )?);
+        let functions = upstream::Lambda::new(&settings.lambda, Arc::clone(&upstream), clock.clone(), tasks.clone());
         let hub_config = session::Config { shards: settings.shards.max(1), budget_bytes: settings.outbox_budget_bytes };
         let hub = Arc::new(Hub::start(hub_config, clock.now(), &tasks)?);
         let metrics = Arc::new(Metrics::new());
@@ -240,7 +232,7 @@ impl App {
             hub,
             node: entered.as_ref().map(|entered| Arc::clone(&entered.node)),
             farewell,
-            integrations: Integrations::new(upstream),
+            integrations: Integrations::new(upstream, functions),
             metrics,
             access_log: access_log.clone(),
             log_format: Arc::new(Format::default()),

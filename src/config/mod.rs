@@ -4,6 +4,7 @@
 //! flags win over the environment, the environment over the file, the file over the default. What is served stands in
 //! the definitions, not here.
 
+mod aws;
 mod cli;
 mod cluster;
 mod options;

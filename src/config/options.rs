@@ -147,6 +147,10 @@ options! {
     #[arg(long, env = "CAUSEWAY_UPSTREAM_CA", value_name = "FILE")]
     #[schemars(with = "Option<String>")]
     upstream_ca: PathBuf,
+    /// Where the Invoke API of Lambda is, as `http://host:port`. Default: the service's own address in each function's region.
+    #[arg(long, env = "CAUSEWAY_LAMBDA_ENDPOINT", value_name = "URL")]
+    #[schemars(length(min = 1))]
+    lambda_endpoint: String,
     /// Makes this node one of a cluster: the shared registry, `redis://[user:password@]host:port[/db]`. With TLS `rediss://`;
     /// Sentinel `redis+sentinel://host:port,host:port/master`; Cluster `redis+cluster://host:port,host:port`.
     #[arg(long, env = "CAUSEWAY_REDIS", hide_env_values = true, value_name = "URL")]

@@ -13,6 +13,7 @@ use crate::document::{self, Document, Environment, MAX_FILE_BYTES, Node, Place, 
 use crate::secret::Secret;
 use crate::server::{self, Networks, Proxies};
 use crate::units::{ByteSize, Period};
+use crate::upstream::LambdaConfig;
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(document::generate::<Options>);
 
@@ -103,6 +104,8 @@ pub struct Settings {
     pub max_concurrency_per_upstream: usize,
     /// Certificates that back-ends are trusted by, PEM, besides the system's.
     pub upstream_ca: Option<PathBuf>,
+    /// Where functions are called, and with which credentials.
+    pub lambda: LambdaConfig,
     /// Whether a drain closes sessions with 1012 instead of 1001.
     pub drain_says_restart: bool,
     /// This node as one of many; `None` is alone.
@@ -127,7 +130,7 @@ impl Settings {
             None => (Options::default(), None),
         };
         let mut check = Check { file, problems: Problems::new() };
-        let settings = check.settings(given.over(in_file));
+        let settings = check.settings(given.over(in_file), environment);
         check.problems.or_ok(settings)
     }
 
@@ -274,7 +277,7 @@ impl Check {
         self.problems.push(Problem { file: file.into(), place, message: format!("`{setting}` {message}") });
     }
 
-    fn settings(&mut self, options: Options) -> Settings {
+    fn settings(&mut self, options: Options, environment: Environment<'_>) -> Settings {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let count = |value: Option<u32>, default: usize| {
             value.map_or(default, |count| usize::try_from(count).unwrap_or(usize::MAX))
@@ -283,6 +286,7 @@ impl Check {
         let bytes = |value: Option<ByteSize>, default| value.map_or(default, |size| size.0);
         let max_sessions = count(options.max_sessions, 1_000_000);
         let cluster = self.cluster(&options);
+        let lambda = self.lambda(options.lambda_endpoint.as_deref(), environment);
         let drain_says_restart = match options.drain_close_code {
             None | Some(1001) => false,
             Some(1012) => true,
@@ -317,6 +321,7 @@ impl Check {
             reserved_files: count(options.reserved_files, 256),
             max_concurrency_per_upstream: count(options.max_concurrency_per_upstream, 512),
             upstream_ca: options.upstream_ca,
+            lambda,
             drain_says_restart,
             cluster,
         };

@@ -303,15 +303,17 @@ pub(super) struct IntegrationFile {
     #[schemars(length(max = 1024))]
     pub(super) description: Option<String>,
     /// `HTTP` and `HTTP_PROXY`: an absolute URL; `${stageVariables.name}` and `{parameter}` are replaced at each call.
+    /// `AWS_PROXY` and `AWS`: a Lambda function by its name, its ARN or its invocation ARN; `${stageVariables.name}` is
+    /// replaced.
     #[schemars(length(min = 1, max = 2048))]
     pub(super) integration_uri: Option<String>,
-    /// `HTTP` and `HTTP_PROXY`: the method; `ANY` is `POST`. Default `POST`.
+    /// `HTTP` and `HTTP_PROXY`: the method; `ANY` is `POST`. Default `POST`, which is the only one for a function.
     pub(super) integration_method: Option<Method>,
     /// Milliseconds until the call is given up. Default 29000.
     #[schemars(range(min = 50, max = 29_000))]
     pub(super) timeout_in_millis: Option<u32>,
-    /// `HTTP` and `HTTP_PROXY`: where headers, query and path parameters come from, as
-    /// `integration.request.header.name: context.connectionId`.
+    /// `HTTP`, `HTTP_PROXY` and `AWS`: where headers, query and path parameters come from, as
+    /// `integration.request.header.name: context.connectionId`. A function gets headers alone, and `AWS_PROXY` none.
     pub(super) request_parameters: Option<Entries<String>>,
     /// Templates of the request by key; without `templateSelectionExpression`, `$default` or `application/json` is taken.
     pub(super) request_templates: Option<Entries<String>>,
@@ -322,7 +324,8 @@ pub(super) struct IntegrationFile {
     pub(super) passthrough_behavior: Option<Passthrough>,
     /// What happens to the bytes of the request. Default: nothing.
     pub(super) content_handling_strategy: Option<ContentHandling>,
-    /// Answers by key: `$default`, or a pattern for the whole status between slashes, as `/4\d\d/`.
+    /// Answers by key: `$default`, or a pattern between slashes for the whole status, as `/4\d\d/`; with `AWS` for the whole
+    /// `errorMessage` of a function that failed, as `/.*denied.*/`.
     pub(super) integration_responses: Option<Entries<IntegrationResponseFile>>,
     /// `GROUP`: what happens to the group.
     pub(super) group_action: Option<GroupAction>,
@@ -343,7 +346,7 @@ pub(super) struct IntegrationFile {
     #[schemars(extend("x-unsupported" = LATER))]
     pub(super) connection_id: Option<Value>,
     /// A role to assume.
-    #[schemars(extend("x-unsupported" = LATER))]
+    #[schemars(extend("x-unsupported" = "is known but not supported yet: functions are called with the gateway's own credentials"))]
     pub(super) credentials_arn: Option<Value>,
     /// The server name to check.
     #[schemars(extend("x-unsupported" = LATER))]
@@ -368,13 +371,11 @@ pub(super) enum IntegrationType {
     /// The built-in groups.
     #[serde(rename = "GROUP")]
     Group,
-    /// A function.
+    /// A Lambda function that gets an event and gives an answer.
     #[serde(rename = "AWS_PROXY")]
-    #[schemars(extend("x-unsupported" = LATER))]
     AwsProxy,
-    /// A function or another service.
+    /// A Lambda function that gets a rendered request.
     #[serde(rename = "AWS")]
-    #[schemars(extend("x-unsupported" = LATER))]
     Aws,
 }
 

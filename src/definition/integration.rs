@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Extensions, Method};
 
+use super::function::FunctionUri;
 use crate::lang::{JsonPath, Selection, Template};
 
 /// What stands behind a route.
@@ -14,6 +15,8 @@ pub enum Integration {
     Mock(Mock),
     /// `HTTP` and `HTTP_PROXY`.
     Http(Box<Http>),
+    /// `AWS_PROXY` and `AWS` with a Lambda function.
+    Lambda(Box<Lambda>),
     /// Built-in groups.
     Group(Group),
 }
@@ -46,6 +49,24 @@ pub struct Http {
     pub responses: Vec<IntegrationResponse>,
     /// How the mapped header names are written on the wire; worked out by the first call, empty when loaded.
     pub spelling: OnceLock<Extensions>,
+}
+
+/// `AWS_PROXY` (`proxy`) and `AWS` with a Lambda function.
+#[derive(Debug)]
+pub struct Lambda {
+    /// Whether the function gets the event and gives the answer of specification 4.2 and 4.4.
+    pub proxy: bool,
+    /// `integrationUri`.
+    pub function: FunctionUri,
+    /// 50 to 29,000 ms. Default 29 s.
+    pub timeout: Duration,
+    /// `requestParameters` of `AWS`, headers only, in order of destination. Empty for `AWS_PROXY`, where they have no effect
+    /// (specification 4.7.5).
+    pub parameters: Vec<ParameterMapping>,
+    /// Templates, for `AWS` only.
+    pub request: RequestMapping,
+    /// For `AWS` only; their keys are compared with the `errorMessage` of a function that failed (specification 5.4).
+    pub responses: Vec<IntegrationResponse>,
 }
 
 /// Templates of a non-proxy request (specification 4.6).

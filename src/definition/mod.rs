@@ -8,6 +8,7 @@ pub mod api;
 mod compile;
 #[expect(dead_code, reason = "keys without an effect stand there for the schema alone")]
 mod file;
+pub mod function;
 pub mod integration;
 mod load;
 mod print;
@@ -16,7 +17,8 @@ pub mod route;
 use std::sync::Arc;
 
 pub use api::{Api, BinaryFrames, Domain, Stage};
-pub use integration::{Group, GroupAction, Http, Integration, Mock};
+pub use function::{Function, FunctionUri};
+pub use integration::{Group, GroupAction, Http, Integration, Lambda, Mock};
 pub use load::{fingerprint, json_schema, load, load_texts};
 pub use print::print_routes;
 pub use route::{Ordering, Route};

@@ -59,6 +59,7 @@ fn integration(integration: Option<&Integration>) -> String {
         Some(Integration::Http(http)) => {
             format!("{} {}", if http.proxy { "HTTP_PROXY" } else { "HTTP" }, http.method)
         }
+        Some(Integration::Lambda(lambda)) => format!("{} lambda", if lambda.proxy { "AWS_PROXY" } else { "AWS" }),
         Some(Integration::Group(group)) => match group.action {
             GroupAction::Join => "GROUP join",
             GroupAction::Leave => "GROUP leave",

@@ -186,6 +186,7 @@ impl Gateway {
         let outcome = match integration {
             Integration::Mock(mock) => mock::invoke(mock, ctx, &nothing),
             Integration::Http(http) => self.integrations.http(http, ctx, &nothing).await,
+            Integration::Lambda(lambda) => self.integrations.lambda(lambda, ctx, &nothing).await,
             // A group takes its name from a message, and a handshake is none: the definition's check refuses this.
             Integration::Group(_) => return Err((Fault::ApiConfiguration, None)),
         };

@@ -104,7 +104,7 @@ impl End {
     }
 
     fn waits(&self) -> bool {
-        matches!(self.integration(), Some(Integration::Http(_)))
+        matches!(self.integration(), Some(Integration::Http(_) | Integration::Lambda(_)))
     }
 
     /// What waits for nobody.
@@ -118,16 +118,22 @@ impl End {
                 }
             },
             // Nothing to call; the line in the access log is still written (specification 2.2.3).
-            Some(Integration::Group(_) | Integration::Http(_)) | None => Finished::status(200),
+            Some(Integration::Group(_) | Integration::Http(_) | Integration::Lambda(_)) | None => Finished::status(200),
         };
         self.gateway.record(&self.live, &self.deployed, &ctx, &finished);
     }
 
     async fn call(&self) {
-        let Some(integration @ Integration::Http(http)) = self.integration() else { return };
+        let Some(integration) = self.integration() else { return };
         let ctx = disconnect_context(&self.context, &self.deployed, self.ids, &self.reason);
         let nothing = Message::from_string("");
-        let finished = match self.gateway.integrations.http(http, &ctx, &nothing).await {
+        let outcome = match integration {
+            Integration::Http(http) => self.gateway.integrations.http(http, &ctx, &nothing).await,
+            Integration::Lambda(lambda) => self.gateway.integrations.lambda(lambda, &ctx, &nothing).await,
+            // Of these nothing is waited for.
+            Integration::Mock(_) | Integration::Group(_) => return,
+        };
+        let finished = match outcome {
             Ok(outcome) => Finished::outcome(integration, &outcome),
             Err(error) => {
                 let chain = rescue::chain(&error);

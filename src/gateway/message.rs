@@ -59,7 +59,7 @@ pub(super) fn arrived(session: &Session<Connection>, message: Message, turn: &mu
             (message, route)
         }
         // Handed on as base64, to `$default`: no expression can be evaluated on bytes.
-        Kind::Binary => (Message::from_string(STANDARD.encode(message.payload())), deployed.default_route.as_ref()),
+        Kind::Binary => (Message::base64(STANDARD.encode(message.payload())), deployed.default_route.as_ref()),
     };
     let refused = |fault: Fault, ctx: &RequestContext<'_>, turn: &mut Turn<'_>| {
         turn.reply(fault.object(&session.context.id, &ids.request).as_bytes());
@@ -93,7 +93,9 @@ pub(super) fn arrived(session: &Session<Connection>, message: Message, turn: &mu
             Some(done) => done,
             None => return gateway.tasks.spawn("message", run(later(message))),
         },
-        Integration::Http(_) => return gateway.tasks.spawn("message", run(later(message))),
+        Integration::Http(_) | Integration::Lambda(_) => {
+            return gateway.tasks.spawn("message", run(later(message)));
+        }
     };
     // map back, deliver
     let finished = settle(done, route, &message, deployed.policy.limits.max_message_bytes);
@@ -166,6 +168,9 @@ async fn serve(exchange: &Exchange) {
     let done = match &exchange.route.integration {
         Some(integration @ Integration::Http(http)) => {
             came_to(integration, gateway.integrations.http(http, &ctx, &exchange.message).await)
+        }
+        Some(integration @ Integration::Lambda(lambda)) => {
+            came_to(integration, gateway.integrations.lambda(lambda, &ctx, &exchange.message).await)
         }
         Some(integration @ Integration::Mock(mock)) => {
             came_to(integration, mock::invoke(mock, &ctx, &exchange.message))

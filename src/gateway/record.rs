@@ -35,7 +35,12 @@ pub(super) struct Finished {
     pub(super) fault: Option<Fault>,
     /// What went wrong, for the operator.
     pub(super) error: Option<String>,
+    /// What the integration answered.
     pub(super) integration_status: Option<u16>,
+    /// What the service in front of it answered; the same where there is none.
+    pub(super) service_status: Option<u16>,
+    /// The service's own request id.
+    pub(super) integration_request: Option<String>,
     /// How long which kind of back-end took; nothing when none was called.
     pub(super) latency: Option<(IntegrationKind, Duration)>,
     /// Bytes of the client's message.
@@ -56,10 +61,17 @@ impl Finished {
         let latency = match integration {
             Integration::Http(http) if http.proxy => Some((IntegrationKind::HttpProxy, outcome.latency)),
             Integration::Http(_) => Some((IntegrationKind::Http, outcome.latency)),
+            Integration::Lambda(lambda) if lambda.proxy => Some((IntegrationKind::LambdaProxy, outcome.latency)),
+            Integration::Lambda(_) => Some((IntegrationKind::Lambda, outcome.latency)),
             Integration::Mock(_) | Integration::Group(_) => None,
         };
-        let integration_status = Some(outcome.integration_status);
-        Self { integration_status, latency, ..Self::status(outcome.status) }
+        Self {
+            integration_status: Some(outcome.integration_status),
+            service_status: Some(outcome.service_status),
+            integration_request: outcome.request_id.clone(),
+            latency,
+            ..Self::status(outcome.status)
+        }
     }
 
     /// The text message the client gets, if any: the error frame of a fault, or the answer; what is not UTF-8 in it
@@ -137,9 +149,9 @@ impl Gateway {
         entry.integration = IntegrationFields {
             latency: finished.latency.map(|(_, latency)| latency),
             status: finished.integration_status,
-            service_status: finished.integration_status,
+            service_status: finished.service_status,
             error: finished.error.as_deref(),
-            request_id: None,
+            request_id: finished.integration_request.as_deref(),
         };
         self.access_log.append(|line| deployed.log_format.render(line, &entry));
     }
@@ -284,6 +296,7 @@ const fn is_clients(fault: &Fault) -> bool {
     match fault {
         Fault::IntegrationTimeout
         | Fault::IntegrationFailure
+        | Fault::FunctionFailed
         | Fault::ApiConfiguration
         | Fault::Internal
         | Fault::Unavailable => false,

@@ -5,7 +5,8 @@ use crate::cluster::transport::Response;
 use crate::fault::Fault;
 use crate::integration::InvokeError;
 use crate::session::PushError;
-use crate::upstream::UpstreamError;
+pub(super) use crate::upstream::chain;
+use crate::upstream::{LambdaError, UpstreamError};
 
 /// What a failed integration is to the client (specification 1.8, 4.3).
 pub(super) fn integration(error: &InvokeError) -> Fault {
@@ -21,11 +22,38 @@ pub(super) fn integration(error: &InvokeError) -> Fault {
             | UpstreamError::Closed,
         )
         | InvokeError::Base64 => Fault::IntegrationFailure,
+        InvokeError::Lambda(error) => lambda(error),
+        InvokeError::FunctionFailed { .. } | InvokeError::MalformedAnswer(_) => Fault::FunctionFailed,
         InvokeError::Upstream(UpstreamError::InvalidUri)
+        | InvokeError::Function(_)
         | InvokeError::Template(_)
         | InvokeError::MockStatus
         | InvokeError::PathParameter { .. } => Fault::ApiConfiguration,
         InvokeError::UnsupportedMediaType => Fault::UnsupportedMediaType,
+    }
+}
+
+/// What a function that was not called, or whose answer did not come, is to the client (specification 1.8, 4.3; the REST one
+/// 2.5).
+const fn lambda(error: &LambdaError) -> Fault {
+    match error {
+        LambdaError::Upstream(UpstreamError::Timeout) => Fault::IntegrationTimeout,
+        LambdaError::Failed { .. } | LambdaError::AnswerTooLarge => Fault::FunctionFailed,
+        LambdaError::Upstream(
+            UpstreamError::Unreachable(_)
+            | UpstreamError::Tls(_)
+            | UpstreamError::Busy(_)
+            | UpstreamError::Interrupted(_)
+            | UpstreamError::BadResponse(_)
+            | UpstreamError::TooLarge { .. }
+            | UpstreamError::Closed,
+        )
+        | LambdaError::Throttled { .. }
+        | LambdaError::EventTooLarge { .. } => Fault::IntegrationFailure,
+        LambdaError::Upstream(UpstreamError::InvalidUri)
+        | LambdaError::Credentials(_)
+        | LambdaError::NoRegion { .. }
+        | LambdaError::Refused { .. } => Fault::ApiConfiguration,
     }
 }
 
@@ -91,20 +119,9 @@ pub(super) const fn for_peer(fault: &Fault) -> Response {
         | Fault::UnsupportedMediaType
         | Fault::IntegrationTimeout
         | Fault::IntegrationFailure
+        | Fault::FunctionFailed
         | Fault::ApiConfiguration
         | Fault::Internal
         | Fault::Unavailable => Response::Busy,
     }
-}
-
-/// The whole chain of an error, for the log.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -36,13 +36,15 @@ struct World {
 impl World {
     fn new(max_sessions: usize) -> Self {
         let tasks = Tasks::new();
-        let config = session::Config { shards: 2, budget_bytes: 1 << 20 };
-        let upstream = upstream::Http::new(&upstream::Config::default(), tasks.clone()).unwrap();
+        let sessions = session::Config { shards: 2, budget_bytes: 1 << 20 };
+        let http = Arc::new(upstream::Http::new(&upstream::Config::default(), tasks.clone()).unwrap());
+        let config = upstream::LambdaConfig::default();
+        let functions = upstream::Lambda::new(&config, Arc::clone(&http), Clock::system(), tasks.clone());
         let gateway = Gateway::new(Parts {
-            hub: Arc::new(Hub::start(config, EpochMillis(1), &tasks).unwrap()),
+            hub: Arc::new(Hub::start(sessions, EpochMillis(1), &tasks).unwrap()),
             node: None,
             farewell: CloseReason::Draining,
-            integrations: Integrations::new(upstream),
+            integrations: Integrations::new(http, functions),
             metrics: Arc::new(Metrics::new()),
             access_log: AccessLog::off(),
             log_format: Arc::new(Format::default()),

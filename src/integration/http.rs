@@ -21,7 +21,7 @@ use crate::message::Message;
 use crate::upstream::spelling;
 
 static API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
-static TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+pub(super) static TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The gateway's header names that are not written in title case.
@@ -53,10 +53,18 @@ impl Integrations {
         } else {
             let message = Message::text_from(body.clone());
             let answer = Answer { status, headers: &head.headers, body: &message };
-            let mapped = mapping::response(&http.responses, ctx, input, &answer, body)?;
+            let mapped = mapping::response(mapping::by_status(&http.responses, status), ctx, input, &answer, body)?;
             (mapped.headers, mapped.body)
         };
-        Ok(Outcome { status, headers, body, integration_status: status, latency })
+        Ok(Outcome {
+            status,
+            headers,
+            body,
+            integration_status: status,
+            service_status: status,
+            request_id: None,
+            latency,
+        })
     }
 
     fn request(&self, http: &Http, ctx: &RequestContext<'_>, input: &Message) -> Result<Request<Bytes>, InvokeError> {
@@ -215,7 +223,7 @@ fn host(uri: &Uri) -> Option<HeaderValue> {
 }
 
 /// `X-Amzn-Trace-Id`: the handshake's on a connect, else a new one.
-fn trace_id(ctx: &RequestContext<'_>) -> HeaderValue {
+pub(super) fn trace_id(ctx: &RequestContext<'_>) -> HeaderValue {
     if let Event::Connect(handshake) = ctx.event
         && let Some((_, trace)) =
             handshake.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(TRACE_ID.as_str()))

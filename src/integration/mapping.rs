@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
+use std::ops::Deref;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -202,15 +203,15 @@ pub(super) struct Mapped {
     pub(super) body: Bytes,
 }
 
-/// Chooses the integration response for an answer and applies it; `as_is` is the body when nothing changes it.
+/// Applies an integration response to an answer; `as_is` is the body when nothing changes it.
 pub(super) fn response(
-    responses: &[IntegrationResponse],
+    response: Option<&IntegrationResponse>,
     ctx: &RequestContext<'_>,
     input: &Message,
     answer: &Answer<'_>,
     as_is: Bytes,
 ) -> Result<Mapped, InvokeError> {
-    let Some(response) = matching(responses, answer.status) else {
+    let Some(response) = response else {
         return Ok(Mapped { headers: HeaderMap::new(), body: as_is });
     };
     let encoded = match response.content_handling {
@@ -241,11 +242,27 @@ pub(super) fn response(
     Ok(Mapped { headers, body })
 }
 
-/// The first pattern that matches the whole status, else `$default` (specification 5.4.1, 5.4.2).
-fn matching(responses: &[IntegrationResponse], status: u16) -> Option<&IntegrationResponse> {
+/// The integration response for a status.
+pub(super) fn by_status(responses: &[IntegrationResponse], status: u16) -> Option<&IntegrationResponse> {
     // Most integrations have `$default` alone and need no text.
-    let text = LazyCell::new(|| status.to_string());
-    let whole = |pattern: &regex::Regex| pattern.find(&text).is_some_and(|found| found.len() == text.len());
+    matching(responses, LazyCell::new(|| status.to_string()))
+}
+
+/// The integration response for what a function said when it failed; empty when it did not (specification 5.4).
+pub(super) fn by_error<'a>(responses: &'a [IntegrationResponse], message: &str) -> Option<&'a IntegrationResponse> {
+    matching(responses, message)
+}
+
+/// The first pattern that matches the whole value, else `$default` (specification 5.4.1, 5.4.2).
+fn matching<T, V>(responses: &[IntegrationResponse], value: V) -> Option<&IntegrationResponse>
+where
+    V: Deref<Target = T>,
+    T: AsRef<str> + ?Sized,
+{
+    let whole = |pattern: &regex::Regex| {
+        let value: &str = (*value).as_ref();
+        pattern.find(value).is_some_and(|found| found.len() == value.len())
+    };
     let by_pattern = |response: &&IntegrationResponse| match &response.key {
         ResponseKey::Pattern(pattern) => whole(pattern),
         ResponseKey::Default => false,

@@ -31,12 +31,14 @@ pub fn invoke(mock: &Mock, ctx: &RequestContext<'_>, payload: &Message) -> Resul
         Request::Passed(message) => status_in(message.payload())?,
     };
     let answer = Answer { status, headers: &HeaderMap::new(), body: input };
-    let mapped = mapping::response(&mock.responses, ctx, input, &answer, Bytes::new())?;
+    let mapped = mapping::response(mapping::by_status(&mock.responses, status), ctx, input, &answer, Bytes::new())?;
     Ok(Outcome {
         status,
         headers: mapped.headers,
         body: mapped.body,
         integration_status: status,
+        service_status: status,
+        request_id: None,
         latency: Duration::ZERO,
     })
 }

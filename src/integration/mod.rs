@@ -1,12 +1,15 @@
 //! Calling what stands behind a route.
 //!
-//! What lives here: `HTTP` and `HTTP_PROXY` ([`Integrations::http`]), `MOCK` ([`mock::invoke`]), and the mappings both
-//! use. What it promises: one call, one deadline, one outcome; nothing a client sends can add a header, change the framing
+//! What lives here: `HTTP` and `HTTP_PROXY` ([`Integrations::http`]), `AWS` and `AWS_PROXY` with Lambda
+//! ([`Integrations::lambda`]), `MOCK` ([`mock::invoke`]), and the mappings they use. What it promises: one call, one deadline, one outcome; nothing a client sends can add a header, change the framing
 //! of a request or leave the path it was mapped into.
 //!
-//! May import: `upstream`, `definition`, `context`, `lang` and the ground floor. Source: specification 4.5 to 4.8, 5.
+//! May import: `upstream`, `definition`, `context`, `lang` and the ground floor. Source: specification 4, 5.
 
+mod answer;
+mod event;
 mod http;
+mod lambda;
 mod mapping;
 pub mod mock;
 mod uri;
@@ -14,13 +17,15 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Extensions, HeaderMap};
 use bytes::Bytes;
 
+use crate::definition::function::FunctionError;
 use crate::lang::template::RenderError;
-use crate::upstream::{self, UpstreamError};
+use crate::upstream::{self, LambdaError, UpstreamError};
 
 /// What a route's integration came to.
 #[derive(Debug, Clone)]
@@ -33,8 +38,12 @@ pub struct Outcome {
     /// What a two-way route sends, whatever the status (specification 5.2); the body of a refused handshake. Any bytes up to
     /// [`upstream::Config::max_response_bytes`]: the caller holds it against the message limit.
     pub body: Bytes,
-    /// `$context.integrationStatus`: what the back-end said.
+    /// `$context.integration.status`: what the back-end said.
     pub integration_status: u16,
+    /// `$context.integration.integrationStatus`: what the service in front of it said; 200 for a function that failed.
+    pub service_status: u16,
+    /// `$context.integration.requestId`: the service's own name for the call.
+    pub request_id: Option<String>,
     /// `$context.integrationLatency`: how long the back-end took; zero for a `MOCK`.
     pub latency: Duration,
 }
@@ -45,6 +54,23 @@ pub enum InvokeError {
     /// The back-end could not be called, or gave no usable answer; [`UpstreamError::Timeout`] is the integration's timeout.
     #[error("the back-end could not be called")]
     Upstream(#[from] UpstreamError),
+    /// The function could not be called, or its answer did not come.
+    #[error("the function could not be called")]
+    Lambda(#[from] LambdaError),
+    /// What the definition names with the stage's variables is no function.
+    #[error("the integrationUri {0}")]
+    Function(#[from] FunctionError),
+    /// The function ran and failed.
+    #[error("the function failed: {kind}: {message}")]
+    FunctionFailed {
+        /// `errorType`, shortened.
+        kind: String,
+        /// `errorMessage`, shortened.
+        message: String,
+    },
+    /// What the function gave is no answer of `AWS_PROXY` (specification 4.4.5).
+    #[error("malformed answer of the function: {0}")]
+    MalformedAnswer(String),
     /// No template for the payload, and it may not pass as it is (specification 4.6.1).
     #[error("no request template for the payload, and passthrough is refused")]
     UnsupportedMediaType,
@@ -68,19 +94,20 @@ pub enum InvokeError {
 /// Everything integrations share; one for the process.
 #[derive(Debug)]
 pub struct Integrations {
-    upstream: upstream::Http,
+    upstream: Arc<upstream::Http>,
+    functions: upstream::Lambda,
     /// The spelling of the gateway's own header names, for calls without names of their own.
     spelling: Extensions,
 }
 
 impl Integrations {
-    /// Integrations that call back-ends through `upstream`.
-    pub fn new(upstream: upstream::Http) -> Self {
-        Self { upstream, spelling: upstream::spelling(http::SPELLED) }
+    /// Integrations that call back-ends through `upstream`, and functions with `functions`.
+    pub fn new(upstream: Arc<upstream::Http>, functions: upstream::Lambda) -> Self {
+        Self { upstream, functions, spelling: upstream::spelling(http::SPELLED) }
     }
 
     /// The client, to close it when the node ends.
-    pub const fn upstream(&self) -> &upstream::Http {
+    pub fn upstream(&self) -> &upstream::Http {
         &self.upstream
     }
 }

@@ -46,12 +46,14 @@ fn config() -> Config {
 
 fn gateway(tasks: &Tasks) -> Arc<Gateway> {
     let hub = Hub::start(session::Config { shards: 1, budget_bytes: 1 << 20 }, EpochMillis(1), tasks).unwrap();
-    let upstream = upstream::Http::new(&upstream::Config::default(), tasks.clone()).unwrap();
+    let http = Arc::new(upstream::Http::new(&upstream::Config::default(), tasks.clone()).unwrap());
+    let config = upstream::LambdaConfig::default();
+    let functions = upstream::Lambda::new(&config, Arc::clone(&http), Clock::system(), tasks.clone());
     let gateway = Gateway::new(Parts {
         hub: Arc::new(hub),
         node: None,
         farewell: CloseReason::Draining,
-        integrations: Integrations::new(upstream),
+        integrations: Integrations::new(http, functions),
         metrics: Arc::new(Metrics::new()),
         access_log: AccessLog::off(),
         log_format: Arc::new(Format::default()),

@@ -97,6 +97,10 @@ labels! {
         HttpProxy "http_proxy",
         /// `HTTP`
         Http "http",
+        /// `AWS_PROXY`
+        LambdaProxy "aws_proxy",
+        /// `AWS` with a function
+        Lambda "aws",
     }
     /// What became of a request over a link between nodes.
     LinkOutcome "outcome" {
@@ -264,7 +268,7 @@ impl From<&Fault> for FaultKind {
             Fault::Throttled => Self::Throttled,
             Fault::UnsupportedMediaType => Self::UnsupportedMediaType,
             Fault::IntegrationTimeout => Self::IntegrationTimeout,
-            Fault::IntegrationFailure => Self::IntegrationFailure,
+            Fault::IntegrationFailure | Fault::FunctionFailed => Self::IntegrationFailure,
             Fault::ApiConfiguration => Self::ApiConfiguration,
             Fault::Internal => Self::Internal,
             Fault::Unavailable => Self::Unavailable,
@@ -328,6 +332,7 @@ mod tests {
             Fault::UnsupportedMediaType,
             Fault::IntegrationTimeout,
             Fault::IntegrationFailure,
+            Fault::FunctionFailed,
             Fault::ApiConfiguration,
             Fault::Internal,
             Fault::Unavailable,
@@ -335,6 +340,7 @@ mod tests {
         for fault in &faults {
             assert_eq!(FaultKind::from(fault).text(), fault.row().response_type);
         }
-        assert_eq!(faults.len(), FaultKind::ALL.len(), "a fault without a sample here");
+        // The two of functions and back-ends share one.
+        assert_eq!(faults.len(), FaultKind::ALL.len() + 1, "a fault without a sample here");
     }
 }

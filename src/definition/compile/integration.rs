@@ -15,7 +15,7 @@ use super::super::integration::{
     ContentHandling, Destination, Group, GroupAction, Http, Integration, IntegrationResponse, Mock, ParameterMapping,
     Passthrough, RequestMapping, ResponseKey,
 };
-use super::{complain, parameters, selection, templates};
+use super::{complain, lambda, parameters, selection, templates};
 use crate::document::{Node, Report};
 use crate::ids::StageName;
 
@@ -24,7 +24,7 @@ const DEFAULT_TIMEOUT_MILLIS: u32 = 29_000;
 /// Most memory a compiled response key may take.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-type Stages = BTreeMap<StageName, Arc<Stage>>;
+pub(super) type Stages = BTreeMap<StageName, Arc<Stage>>;
 
 pub(super) fn compile(
     file: &IntegrationFile,
@@ -44,8 +44,10 @@ pub(super) fn compile(
                 .map(|http| Integration::Http(Box::new(http)))
         }
         IntegrationType::Group => group(file, node, report).map(Integration::Group),
-        // Refused by the schema already.
-        IntegrationType::AwsProxy | IntegrationType::Aws => None,
+        IntegrationType::AwsProxy | IntegrationType::Aws => {
+            lambda::compile(kind == IntegrationType::AwsProxy, file, node, stages, report)
+                .map(|lambda| Integration::Lambda(Box::new(lambda)))
+        }
     }
 }
 
@@ -62,7 +64,11 @@ fn refuse_foreign_keys(kind: IntegrationType, action: Option<ActionChoice>, node
         IntegrationType::Http => ("HTTP", vec![&GROUP_ONLY]),
         IntegrationType::HttpProxy => ("HTTP_PROXY", vec![&REQUEST, responses, &GROUP_ONLY]),
         IntegrationType::Group => ("GROUP", vec![&HTTP_ONLY, &REQUEST, responses, &["timeoutInMillis"]]),
-        IntegrationType::AwsProxy | IntegrationType::Aws => return,
+        // The service's console and tools write the other two of the request for a proxy too, where they do nothing.
+        IntegrationType::AwsProxy => {
+            ("AWS_PROXY", vec![&["requestTemplates", "templateSelectionExpression"], responses, &GROUP_ONLY])
+        }
+        IntegrationType::Aws => ("AWS", vec![&GROUP_ONLY]),
     };
     for key in foreign.into_iter().flatten().filter(|key| node.has(key)) {
         report.at(node.key_place(key), format!("`{key}` has no meaning for {name}, expected it to be left out"));
@@ -74,7 +80,7 @@ fn refuse_foreign_keys(kind: IntegrationType, action: Option<ActionChoice>, node
     }
 }
 
-fn request_mapping(file: &IntegrationFile, node: &Node, report: &mut Report) -> RequestMapping {
+pub(super) fn request_mapping(file: &IntegrationFile, node: &Node, report: &mut Report) -> RequestMapping {
     let expression = file.template_selection_expression.as_deref();
     RequestMapping {
         selection: expression.and_then(|text| selection(text, node.at("templateSelectionExpression"), report)),
@@ -96,7 +102,7 @@ const fn content_handling(choice: Option<ContentChoice>) -> ContentHandling {
     }
 }
 
-fn responses(file: &IntegrationFile, node: &Node, report: &mut Report) -> Vec<IntegrationResponse> {
+pub(super) fn responses(file: &IntegrationFile, node: &Node, report: &mut Report) -> Vec<IntegrationResponse> {
     Entries::of(file.integration_responses.as_ref())
         .iter()
         .filter_map(|(key, file)| response(key, file, node, report))
@@ -168,7 +174,7 @@ fn http(proxy: bool, file: &IntegrationFile, node: &Node, stages: &Stages, repor
             Some(Method::Post | Method::Any) | None => http::Method::POST,
         },
         uri,
-        timeout: Duration::from_millis(u64::from(file.timeout_in_millis.unwrap_or(DEFAULT_TIMEOUT_MILLIS))),
+        timeout: timeout(file),
         parameters,
         request,
         responses,
@@ -176,14 +182,19 @@ fn http(proxy: bool, file: &IntegrationFile, node: &Node, stages: &Stages, repor
     })
 }
 
+/// `timeoutInMillis`, or its default.
+pub(super) fn timeout(file: &IntegrationFile) -> Duration {
+    Duration::from_millis(u64::from(file.timeout_in_millis.unwrap_or(DEFAULT_TIMEOUT_MILLIS)))
+}
+
 /// A piece of an `integrationUri`.
-enum Piece<'a> {
+pub(super) enum Piece<'a> {
     Text(&'a str),
     StageVariable(&'a str),
     Parameter(&'a str),
 }
 
-fn uri_pieces(mut uri: &str) -> Result<Vec<Piece<'_>>, String> {
+pub(super) fn uri_pieces(mut uri: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut pieces = Vec::new();
     while let Some(at) = uri.find(['{', '}']) {
         let (before, from) = uri.split_at(at);

@@ -5,6 +5,7 @@
 
 mod api;
 mod integration;
+mod lambda;
 mod parameters;
 mod route;
 mod stage;

@@ -1,5 +1,6 @@
 //! Integrations against a raw back-end on loopback: the world of one exchange; the tests stand beside, by theme.
 
+mod lambda;
 mod request;
 mod response;
 mod templates;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::{Integrations, InvokeError, Outcome, mock};
-use crate::clock::EpochMillis;
+use crate::clock::{Clock, EpochMillis};
 use crate::context::{ConnectionContext, Event, Handshake, Profile, RequestContext};
 use crate::definition::integration::{
     ContentHandling, Destination, IntegrationResponse, ParameterMapping, Passthrough, RequestMapping, ResponseKey,
@@ -75,7 +76,7 @@ impl World {
                 raw_query: "authToken=t%20k&tag=a&tag=b".to_owned(),
             },
             stage_variables: BTreeMap::from([("env".to_owned(), "production".to_owned())]),
-            integrations: Integrations::new(upstream::Http::new(config, tasks.clone()).unwrap()),
+            integrations: integrations(config, &upstream::LambdaConfig::default(), &tasks),
             tasks,
         }
     }
@@ -110,6 +111,12 @@ impl World {
     async fn send(&self, http: &Http, ctx: &RequestContext<'_>, payload: &str) -> Result<Outcome, InvokeError> {
         self.integrations.http(http, ctx, &Message::from_string(payload)).await
     }
+}
+
+fn integrations(config: &upstream::Config, functions: &upstream::LambdaConfig, tasks: &Tasks) -> Integrations {
+    let http = Arc::new(upstream::Http::new(config, tasks.clone()).unwrap());
+    let functions = upstream::Lambda::new(functions, Arc::clone(&http), Clock::system(), tasks.clone());
+    Integrations::new(http, functions)
 }
 
 fn http(proxy: bool, uri: String) -> Http {

@@ -58,6 +58,7 @@ pub mod upstream;
 /// Parsers of foreign bytes that are private otherwise, for fuzz targets alone. Not part of the interface.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::cluster::link::fuzzing::{Taken, link_frames, link_hello};
     pub use crate::server::fuzzing::{Opening, client, opening, proxy_header};
     pub use crate::session::fuzzing::{Heard, listen};
 }

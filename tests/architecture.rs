@@ -38,11 +38,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ppp", &["server/proxy.rs"]),
     ("tokio_tungstenite", &["session/transport.rs"]),
     ("mio", &["session/"]),
-    ("slab", &["session/lot.rs"]),
+    ("slab", &["session/lot.rs", "cluster/link/"]),
     ("flate2", &["session/deflate/"]),
     ("dashmap", &["session/hub.rs"]),
     ("redis", &["cluster/redis/"]),
-    ("rustls", &["cluster/redis/dial.rs", "session/tls/", "server/certificates.rs", "upstream/"]),
+    ("rustls", &["cluster/link/", "cluster/redis/dial.rs", "session/tls/", "server/certificates.rs", "upstream/"]),
     ("rustls_native_certs", &["cluster/redis/dial.rs", "upstream/"]),
     ("jsonpath_rust", &["lang/jsonpath/"]),
     ("saphyr_parser", &["document/parse.rs"]),
@@ -51,7 +51,14 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry/"]),
     ("clap", &["config/", "main.rs"]),
     ("siphasher", &["ids.rs"]),
-    ("rand", &["ids.rs"]),
+    ("rand", &["ids.rs", "cluster/link/peers.rs"]),
+    ("tokio_rustls", &["cluster/link/", "cluster/redis/dial.rs"]),
+    // Also the name of the TLS library's provider made of it.
+    (
+        "ring",
+        &["cluster/link/credentials.rs", "cluster/redis/dial.rs", "server/certificates.rs", "upstream/connect.rs"],
+    ),
+    ("rcgen", &["cluster/link/credentials.rs", "server/certificates.rs"]),
     ("rustix", &["app/"]),
 ];
 

@@ -24,7 +24,13 @@ async fn try_one(node: &Arc<Node>, suspect: &Suspect) {
     let Some(transport) = node.transport() else { return };
     let info = &suspect.peer.info;
     if transport.probe(&suspect.peer).await {
-        tracing::warn!(node = %info.name, address = %info.address, "a node's lease ran out, but it answers: it lives");
+        if node.state.lock().view.is_news(suspect.peer.incarnation) {
+            tracing::warn!(
+                node = %info.name,
+                address = %info.address,
+                "a node does not renew its lease, but it answers: it lives, cut off from the registry"
+            );
+        }
         return;
     }
     // While it was probed the registry may have gone away, or come back as another: what was seen must still hold.

@@ -29,6 +29,8 @@ struct Known {
     expired: bool,
     /// When the lease was last seen to change, or everybody's patience began anew.
     renewed_at: Instant,
+    /// The log has a line that it lives all the same.
+    is_old_news: bool,
 }
 
 /// A node that may be dead.
@@ -112,8 +114,10 @@ impl View {
             listed.insert(incarnation);
             change.membership |= self.nodes.get(&incarnation).is_none_or(|known| known.info != node.peer.info);
             let known = self.nodes.get(&incarnation).filter(|known| known.lease == node.lease);
+            let is_old_news = known.is_some_and(|known| known.is_old_news);
             let renewed_at = known.map_or(now, |known| known.renewed_at);
-            let known = Known { info: node.peer.info, lease: node.lease, expired: node.expired, renewed_at };
+            let known =
+                Known { info: node.peer.info, lease: node.lease, expired: node.expired, renewed_at, is_old_news };
             self.nodes.insert(incarnation, known);
         }
         let missing = |(incarnation, known): (&Incarnation, &Known)| {
@@ -135,7 +139,7 @@ impl View {
 
     /// A node that a lookup found before a renewal did.
     pub(super) fn met(&mut self, now: Instant, peer: &Peer) {
-        let known = Known { info: peer.info.clone(), lease: 0, expired: false, renewed_at: now };
+        let known = Known { info: peer.info.clone(), lease: 0, expired: false, renewed_at: now, is_old_news: false };
         self.nodes.entry(peer.incarnation).or_insert(known);
     }
 
@@ -175,6 +179,11 @@ impl View {
     /// A grave that the next renewal will list.
     pub(super) fn dug(&mut self, incarnation: Incarnation) {
         self.graves.push(Grave { incarnation, age: Duration::ZERO });
+    }
+
+    /// Whether it is worth a line that a node with this lease lives: once.
+    pub(super) fn is_news(&mut self, incarnation: Incarnation) -> bool {
+        self.nodes.get_mut(&incarnation).is_some_and(|known| !std::mem::replace(&mut known.is_old_news, true))
     }
 
     /// Whether a node's lease has run out, as far as is known.

@@ -147,9 +147,12 @@ impl Gateway {
     /// [`PushError::Gone`] when the client left meanwhile; its `$disconnect` is under way then.
     pub fn open(&self, mut accepted: Accepted, socket: Socket, head: Vec<u8>) -> Result<(), PushError> {
         let Some(connection) = accepted.connection.take() else { return Err(PushError::Gone) };
-        let session = self.cluster.hub.open(connection, socket, head)?;
+        let id = connection.context.id;
+        let opened = self.cluster.hub.open(connection, socket, head);
+        // In the map now, or ended again; an end has put it in once more.
+        self.ledger.strike(&id);
+        let session = opened?;
         if let Some(node) = self.cluster.node() {
-            self.ledger.strike(session.id());
             // An expulsion that came meanwhile has listed the sessions before this one was among them.
             if node.me() != Some(session.id().incarnation()) {
                 session.close(&CloseReason::Expelled);

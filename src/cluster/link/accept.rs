@@ -135,8 +135,15 @@ async fn welcome(links: Arc<Links>, tcp: TcpStream, from: SocketAddr, place: Pla
 async fn dial_back(links: &Arc<Links>, line: &Arc<Line>, theirs: &Hello) {
     let token = links.tasks.token().clone();
     loop {
-        if !links.has(line) || links.is_dialable(line.peer) == Some(true) {
-            return;
+        match links.may_dial_back(line, DIAL_BACK_AGAIN) {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(pause)) => {
+                tokio::select! {
+                    () = sleep(pause) => continue,
+                    () = token.cancelled() => return,
+                }
+            }
         }
         let Some(me) = links.me() else { return };
         let hello = Hello::new(&me, line.peer, links.protocols.clone(), Purpose::Probe);
@@ -169,10 +176,6 @@ async fn dial_back(links: &Arc<Links>, line: &Arc<Line>, theirs: &Hello) {
                 kinds::UNREACHABLE
             })
         });
-        tokio::select! {
-            () = sleep(DIAL_BACK_AGAIN) => {}
-            () = token.cancelled() => return,
-        }
     }
 }
 

@@ -10,8 +10,8 @@ const COUNTED_HEADER: usize = HEADER_BYTES - 4;
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The largest payload of a frame: such a message, and what goes with it.
 pub(super) const MAX_PAYLOAD_BYTES: usize = MAX_MESSAGE_BYTES + (64 << 10);
-/// Bytes read at once, and the room that a silent link keeps.
-pub(super) const READ_BYTES: usize = 64 << 10;
+/// Room for each read: the longest TLS record.
+pub(super) const READ_BYTES: usize = 16 << 10;
 
 /// What a frame is. A number is never given a second meaning.
 pub(super) mod kinds {
@@ -82,7 +82,7 @@ pub(super) fn put_frame(out: &mut Vec<u8>, id: u64, write: impl FnOnce(&mut Vec<
 
 /// Bytes that have arrived and are not dealt with.
 ///
-/// Grows with what arrives, not with what a header claims, and goes back to [`READ_BYTES`] after a large frame.
+/// Grows with what arrives, not with what a header claims, and shrinks again after a large frame.
 #[derive(Debug)]
 pub(super) struct Input {
     /// Always initialised to its whole length; what is behind `end` is room.
@@ -104,12 +104,13 @@ impl Input {
         self
     }
 
-    /// Room to read into.
+    /// Room to read `at_least` so many bytes into. A buffer that holds nothing keeps four times that.
     pub(super) fn room(&mut self, at_least: usize) -> &mut [u8] {
+        let kept = 4 * at_least;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if self.bytes.len() > READ_BYTES.max(at_least) {
-                self.bytes.truncate(READ_BYTES.max(at_least));
+            if self.bytes.len() > kept {
+                self.bytes.truncate(kept);
                 self.bytes.shrink_to_fit();
             }
         }
@@ -117,9 +118,8 @@ impl Input {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.bytes.len() - self.end < at_least {
-                // By a half more than what is there, so that a large frame is not moved for every read.
-                let grown = self.end + self.end / 2 + at_least;
-                self.bytes.resize(grown, 0);
+                // By a half of what is there, so that a large frame is not moved for every read.
+                self.bytes.resize((self.end + self.end / 2 + at_least).max(kept), 0);
             }
         }
         self.bytes.get_mut(self.end..).unwrap_or_default()

@@ -21,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::codec::{Malformed, Reader, put_text};
 use super::credentials::{Channel, Keys, PROOF_BYTES, Role, channel};
-use super::frame::{HEADER_BYTES, Input, MAX_PAYLOAD_BYTES, READ_BYTES, kinds, put_frame};
+use super::frame::{HEADER_BYTES, Input, MAX_PAYLOAD_BYTES, kinds, put_frame};
 use super::wire::WRITE_BYTES;
 use crate::cluster::registry::Peer;
 use crate::ids::Incarnation;
@@ -34,7 +34,10 @@ const MAX_GREETING_FRAME: usize = 1_024;
 const MAX_ADDRESS_BYTES: usize = 264;
 const MAX_VERSION_BYTES: usize = 64;
 
-/// The socket of a link. The library reads 4 KiB at once; the buffer below it makes that one system call for sixteen.
+/// Bytes taken from the socket at once. The TLS library asks for 4 KiB a time; a busy link would pay a system call for each.
+const SOCKET_BYTES: usize = 32 << 10;
+
+/// The socket of a link.
 pub(super) type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// What a connection is for.
@@ -240,7 +243,7 @@ async fn dial_unhurried(keys: &Keys, address: &str, ours: &Hello) -> Result<Gree
     tcp.set_nodelay(true).map_err(failed)?;
     let connector = TlsConnector::from(keys.client.clone());
     let mut tls = connector
-        .connect(name, BufReader::with_capacity(READ_BYTES, tcp))
+        .connect(name, BufReader::with_capacity(SOCKET_BYTES, tcp))
         .await
         .map_err(|error| GreetingError::Tls(error.to_string()))?;
     let channel = channel(tls.get_ref().1).map_err(|error| GreetingError::Tls(error.to_string()))?;
@@ -278,7 +281,7 @@ async fn accept_unhurried(
     tcp.set_nodelay(true).map_err(|error| GreetingError::Connection(error.to_string()))?;
     let acceptor = TlsAcceptor::from(keys.server.clone());
     let mut tls = acceptor
-        .accept(BufReader::with_capacity(READ_BYTES, tcp))
+        .accept(BufReader::with_capacity(SOCKET_BYTES, tcp))
         .await
         .map_err(|error| GreetingError::Tls(error.to_string()))?;
     let channel = channel(tls.get_ref().1).map_err(|error| GreetingError::Tls(error.to_string()))?;

@@ -39,6 +39,8 @@ pub(super) struct Line {
     pub(super) peer: Incarnation,
     /// Whether this node has made the connection.
     pub(super) dialled_here: bool,
+    /// Since when.
+    pub(super) made_at: Instant,
     state: Mutex<State>,
 }
 
@@ -116,7 +118,7 @@ impl Line {
             task: None,
             goodbye_said: false,
         };
-        Arc::new(Self { peer, dialled_here, state: Mutex::new(state) })
+        Arc::new(Self { peer, dialled_here, made_at: Instant::now(), state: Mutex::new(state) })
     }
 
     /// Queues a request; the ticket waits for its answer.
@@ -248,6 +250,9 @@ impl Line {
                 output.append(answers);
                 true
             });
+            if answers.capacity() > KEPT_BYTES {
+                *answers = Vec::new();
+            }
         }
         if matches!(state.phase, Phase::Retiring(_)) && state.waiting.is_empty() && !state.goodbye_said {
             state.goodbye_said = true;

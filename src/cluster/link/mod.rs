@@ -25,6 +25,7 @@ mod accept;
 mod codec;
 mod credentials;
 mod frame;
+pub(crate) mod fuzzing;
 mod greeting;
 mod hush;
 mod line;
@@ -58,6 +59,8 @@ use crate::tasks::Tasks;
 
 /// Protocol numbers this version speaks. Nodes speak the highest that both know; without one there is no link.
 pub const PROTOCOLS: RangeInclusive<u16> = 1..=1;
+/// Nobody waits longer; a deadline without an end would be none.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
 /// All of a probe.
 const PROBE: Duration = Duration::from_millis(1_500);
 /// The part of it that a ping on the link there is may take, before a new connection is tried.
@@ -125,6 +128,8 @@ enum Said {
     Stranger(IpAddr),
     Protocol(IpAddr),
     NoDial(Incarnation),
+    Lost(Incarnation),
+    Malformed(Incarnation, &'static str),
     ToldUnreachable(Incarnation),
     NoSockets,
 }
@@ -209,7 +214,7 @@ impl Links {
     }
 
     async fn ask_within(&self, peer: &Peer, request: &Request, deadline: Duration) -> Result<Response, LinkError> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(LONGEST_DEADLINE);
         let mut line = self.line(peer.incarnation);
         // A second attempt is made only after a link that took nothing, because it had just begun to retire.
         for _ in 0..2 {

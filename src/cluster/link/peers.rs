@@ -3,7 +3,7 @@
 //! Of two listed nodes the one with the smaller incarnation dials at once and keeps dialling; the other waits a while
 //! first, and dials if nothing came. Whoever has something to ask and no link dials at once. Should both dials arrive,
 //! the link that the smaller incarnation has dialled stays, and the other retires: both sides see both links, so both
-//! decide alike.
+//! decide alike. A link older than a dial can last was not crossed but lost on the other side, and makes way for any new one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use rand::Rng as _;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
 
+use super::codec::Malformed;
 use super::frame::Input;
-use super::greeting::{self, Greeted, GreetingError, Hello, Purpose, Stream};
+use super::greeting::{self, GREETING_TIME, Greeted, GreetingError, Hello, Purpose, Stream};
 use super::line::{Line, MAX_UNANSWERED};
 use super::stats::add;
 use super::wire::{self, End};
@@ -25,6 +26,8 @@ use crate::ids::Incarnation;
 /// After a failed dial; doubles up to the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// After a link that lived no longer than this the first pause is longer: links that are made to be lost are few a second.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
 /// The larger incarnation waits so long for the smaller one's dial.
 const COURTESY: Duration = Duration::from_secs(3);
 /// A node that dialled and is not listed yet has so long to appear: it may have joined since the list was read.
@@ -50,6 +53,8 @@ struct Entry {
     failure: Option<(Instant, String)>,
     /// Whether the advertised address was reached the last time it was tried.
     dialable: Option<bool>,
+    /// When it was last dialled only to see that.
+    dialled_back: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -61,7 +66,16 @@ struct Dial {
 
 impl Entry {
     fn new(address: Arc<str>) -> Self {
-        Self { address, is_listed: false, since: Instant::now(), line: None, dial: None, failure: None, dialable: None }
+        Self {
+            address,
+            is_listed: false,
+            since: Instant::now(),
+            line: None,
+            dial: None,
+            failure: None,
+            dialable: None,
+            dialled_back: None,
+        }
     }
 
     const fn is_idle(&self) -> bool {
@@ -223,9 +237,12 @@ impl Links {
             entry.failure = None;
         }
         let dialled_by_smaller = |line: &Line| line.dialled_here == (me < line.peer);
+        let is_crossed = |current: &Line| current.made_at.elapsed() < GREETING_TIME;
         match &entry.line {
-            Some(current) if dialled_by_smaller(current) && !dialled_by_smaller(line) => line.retire(),
-            // Of two that the same side has dialled the newer is the one: it has lost the older, or it would not dial.
+            Some(current) if is_crossed(current) && dialled_by_smaller(current) && !dialled_by_smaller(line) => {
+                line.retire();
+            }
+            // Nobody dials who has a link: of two that the same side has dialled it has lost the older.
             Some(current) => {
                 current.retire();
                 entry.line = Some(Arc::clone(line));
@@ -264,19 +281,23 @@ impl Links {
     /// A link's task has ended.
     pub(super) fn ended(&self, line: &Arc<Line>, end: &End) {
         let why = end.to_string();
-        line.end(&why);
         let mut table = self.table.lock();
         table.lines.retain(|other| !Arc::ptr_eq(other, line));
+        // Before those who wait are told: who asks again then finds another link, or dials.
         self.let_go(&mut table, line);
         drop(table);
-        match end {
+        line.end(&why);
+        let said = match end {
             End::InOrder | End::Here => {
                 tracing::info!(peer.incarnation = line.peer.get(), reason = why, "a link to a node has ended");
+                return;
             }
-            End::Lost(_) | End::Silent | End::Malformed(_) => {
-                add(&self.stats.links_lost, 1);
-                tracing::warn!(peer.incarnation = line.peer.get(), reason = why, "the link to a node is lost");
-            }
+            End::Malformed(Malformed(what)) => Said::Malformed(line.peer, what),
+            End::Lost(_) | End::Silent => Said::Lost(line.peer),
+        };
+        add(&self.stats.links_lost, 1);
+        if self.said.may_say(said) {
+            tracing::warn!(peer.incarnation = line.peer.get(), reason = why, "the link to a node is lost");
         }
     }
 
@@ -286,7 +307,9 @@ impl Links {
         if entry.line.as_ref().is_some_and(|current| Arc::ptr_eq(current, line)) {
             entry.line = None;
             if let Some(me) = me {
-                self.keep(me, line.peer, entry, jitter(FIRST_BACKOFF));
+                let was_short = line.made_at.elapsed() < SHORT_LIFE;
+                let pause = if was_short { LONGEST_BACKOFF / 2 } else { FIRST_BACKOFF };
+                self.keep(me, line.peer, entry, jitter(pause));
             }
             if entry.is_idle() {
                 table.entries.remove(&line.peer);
@@ -308,8 +331,20 @@ impl Links {
         }
     }
 
-    pub(super) fn is_dialable(&self, peer: Incarnation) -> Option<bool> {
-        self.table.lock().entries.get(&peer)?.dialable
+    /// Whether to dial a peer back now, because its address was never reached; `Err` says when to ask again.
+    pub(super) fn may_dial_back(&self, line: &Arc<Line>, pause: Duration) -> Option<Result<(), Duration>> {
+        let mut table = self.table.lock();
+        let entry = table.entries.get_mut(&line.peer)?;
+        let is_current = entry.line.as_ref().is_some_and(|current| Arc::ptr_eq(current, line));
+        if !is_current || entry.dialable == Some(true) {
+            return None;
+        }
+        let passed = entry.dialled_back.map_or(pause, |at| at.elapsed());
+        if passed < pause {
+            return Some(Err(pause.saturating_sub(passed)));
+        }
+        entry.dialled_back = Some(Instant::now());
+        Some(Ok(()))
     }
 
     pub(super) fn set_dialable(&self, peer: Incarnation, is: bool) {

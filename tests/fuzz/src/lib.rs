@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
 use causeway::definition::{self, empty_environment};
-use causeway::fuzzing::{Opening, client, listen, opening, proxy_header as read_header};
+use causeway::fuzzing::{Opening, client, link_frames, link_hello, listen, opening, proxy_header as read_header};
 use causeway::gateway::is_loopback_name;
 use causeway::ids::{ConnectionId, RouteKey};
 use causeway::lang::{JsonPath, Selection, Template, Variable, Variables, loose};
@@ -39,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("ids", ids),
     ("offer", offer),
     ("tls", tls),
+    ("link", link),
 ];
 
 /// Splits an input in two texts at its first line end.
@@ -388,4 +389,17 @@ fn receive(session: &mut TlsSession, bytes: &[u8], size: usize, plain: &mut Vec<
         }
     }
     Some(answer)
+}
+
+/// First byte the size of the reads; the rest frames between nodes, and what a node says of itself.
+pub fn link(data: &[u8]) {
+    let Some((piece, stream)) = data.split_first() else { return };
+    let taken = link_frames(stream, usize::from(*piece));
+    for one in &taken {
+        assert_eq!(one.payload, one.again, "two spellings of one message");
+    }
+    assert_eq!(taken, link_frames(stream, stream.len()), "where the network cuts changes nothing");
+    if let Some(again) = link_hello(stream) {
+        assert!(stream.starts_with(&again));
+    }
 }

@@ -83,8 +83,9 @@ pub(in crate::cluster::link) fn response() -> impl Strategy<Value = Response> {
             Response::Busy,
         ]),
         described().prop_map(Response::Described),
-        any::<(usize, usize, usize)>()
-            .prop_map(|(delivered, dropped, gone)| { Response::Delivered(Delivered { delivered, dropped, gone, unreachable: 0 }) }),
+        any::<(usize, usize, usize)>().prop_map(|(delivered, dropped, gone)| {
+            Response::Delivered(Delivered { delivered, dropped, gone, unreachable: 0 })
+        }),
         prop::collection::vec(id(), 0..50).prop_map(Response::Ids),
         (prop::collection::vec(row, 0..5), any::<u64>()).prop_map(|(rows, open)| Response::Rows { rows, open }),
     ]

@@ -216,6 +216,15 @@ def test_haproxy_takes_its_files():
         assert "WARNING" not in said, said
 
 
+# --- Redis ---
+
+def test_the_rights_in_the_manual_are_those_that_are_tested():
+    manual = re.search(r"^ACL SETUSER gateway on >PASSWORD (.*)$", (ROOT / "src/docs/operations.md").read_text(), re.M)[1]
+    tested = re.search(r'const ACL: &str = "(.*?)";', (ROOT / "src/cluster/tests/mod.rs").read_text(), re.S)[1]
+    tested = re.sub(r"\\\n\s*", "", tested).replace("test-*", "causeway:*")
+    assert manual.split() == tested.split(), (manual, tested)
+
+
 # --- Kubernetes ---
 
 def test_the_manifests_fit_their_schemas():

@@ -303,6 +303,7 @@ fn what_is_for_a_cluster_does_not_stand_without_one() {
 
 #[test]
 fn a_node_with_an_open_link_port_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
     let member = |settings: &[&str]| {
         let always = ["--redis", "redis://10.0.0.9", "--callback-token", "t"];
         resolve(&[&always, settings].concat(), "").unwrap()
@@ -318,7 +319,6 @@ fn a_node_with_an_open_link_port_is_refused() {
     }
     assert_eq!(member(&["--cluster-secret", "sixteen characters"]).refusals(Mode::Run), [""; 0]);
 
-    use std::os::unix::fs::PermissionsExt as _;
     let key = tempfile::NamedTempFile::new().unwrap();
     let path = key.path().to_str().unwrap();
     let certified = member(&["--cluster-cert", "c.pem", "--cluster-key", path, "--cluster-ca", "a.pem"]);

@@ -57,14 +57,7 @@ impl Check {
             ca_file: options.redis_ca.clone(),
             timeout: options.redis_timeout.map_or(cluster::redis::Config::TIMEOUT, |period| period.0),
         };
-        match registry.check() {
-            Ok(_) => {}
-            Err(ConfigError::Prefix) => self
-                .complain("redis-prefix", "does not fit a key, expected 1 to 64 of letters, digits, `.`, `_` and `-`"),
-            Err(ConfigError::Timeout) => self.complain("redis-timeout", "is out of range, expected `10ms` to `30s`"),
-            Err(ConfigError::Address(why)) => self.complain("redis", &format!("is no address of a registry: {why}")),
-            Err(ConfigError::Tls(why)) => self.complain("redis-ca", &format!("cannot be used: {why}")),
-        }
+        self.registry(registry.clone());
         if options.cluster_secret.as_ref().is_some_and(|secret| secret.reveal().len() < SECRET_BYTES) {
             self.complain("cluster-secret", "is too short, expected at least 16 characters");
         }
@@ -82,6 +75,27 @@ impl Check {
             node_name: options.node_name.clone(),
             node: cluster::Config { lease, recovery_rate: rate, ..cluster::Config::default() },
         })
+    }
+
+    /// Tells everything that is wrong with it: what was complained about is replaced by what is right, and looked at again.
+    fn registry(&mut self, mut registry: cluster::redis::Config) {
+        while let Err(error) = registry.check() {
+            match error {
+                ConfigError::Prefix => {
+                    let expected = "does not fit a key, expected 1 to 64 of letters, digits, `.`, `_` and `-`";
+                    self.complain("redis-prefix", expected);
+                    cluster::redis::Config::PREFIX.clone_into(&mut registry.prefix);
+                }
+                ConfigError::Timeout => {
+                    self.complain("redis-timeout", "is out of range, expected `10ms` to `30s`");
+                    registry.timeout = cluster::redis::Config::TIMEOUT;
+                }
+                ConfigError::Address(why) => {
+                    return self.complain("redis", &format!("is no address of a registry: {why}"));
+                }
+                ConfigError::Tls(why) => return self.complain("redis-ca", &format!("cannot be used: {why}")),
+            }
+        }
     }
 
     /// A node that was meant to be one of many must not run alone because one setting is missing.

@@ -12,7 +12,9 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use cli::{CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, ServeArgs};
+pub use cli::{
+    AdminArgs, CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, NodesArgs, NodesCommand, ServeArgs,
+};
 pub use cluster::{ClusterSettings, NodeCertificates};
 pub use options::{ForwardedHeader, LogFormat, LogLevel, Options, Switch};
 pub use settings::{AccessLog, Mode, Settings, Tls, json_schema};

@@ -175,6 +175,13 @@ impl Client {
         }
     }
 
+    /// Asks; what is heard next, whatever it is.
+    pub(crate) async fn try_ask(&mut self, text: &str) -> Said {
+        let (out, back) = self.halves.as_mut().expect("an open session");
+        let _closed_meanwhile = out.send(Message::text(text)).await;
+        soon("what comes", hear(back)).await
+    }
+
     /// Hangs up without a word.
     pub(crate) fn vanish(self) {
         drop(self);

@@ -5,6 +5,8 @@ mod client;
 mod haproxy;
 mod http;
 mod process;
+#[path = "../../support/redis.rs"]
+pub(crate) mod redis;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -7,6 +7,8 @@
 //! | `lifecycle.rs` | `$connect` before the 101, `$disconnect` after the end, concurrency, order |
 //! | `routing.rs` | which route a message takes |
 //! | `http_integrations.rs` | `HTTP` and `HTTP_PROXY`: what the back-end sees, what the client gets |
+//! | `lambda.rs` | functions: the events they get, what comes of their answers |
+//! | `lambda_failures.rs` | functions that fail, and an Invoke API that does |
 //! | `mock_and_group.rs` | `MOCK`, templates, groups |
 //! | `connections.rs` | `@connections`, `@groups`, `@all` |
 //! | `limits.rs` | sizes, idle and age limits, slow readers, places for sessions |
@@ -44,6 +46,8 @@ mod errors;
 mod frames;
 mod handshake;
 mod http_integrations;
+mod lambda;
+mod lambda_failures;
 mod lifecycle;
 mod limits;
 mod mock_and_group;

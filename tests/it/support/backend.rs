@@ -186,7 +186,7 @@ impl Backend {
         format!("http://{}", self.address)
     }
 
-    /// Answers every request for a path alike.
+    /// Answers every request for a path alike; the path `*` is every other one.
     pub(crate) fn on(&self, path: &str, reply: Reply) -> &Self {
         self.on_each(path, move |_| reply.clone())
     }
@@ -236,7 +236,10 @@ impl Backend {
 async fn converse(mut stream: TcpStream, state: Arc<State>) {
     let mut buffer = BytesMut::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await {
-        let decide = state.replies.lock().unwrap().get(request.path()).cloned();
+        let decide = {
+            let replies = state.replies.lock().unwrap();
+            replies.get(request.path()).or_else(|| replies.get("*")).cloned()
+        };
         let reply = decide.map_or_else(|| Reply::status(200), |decide| decide(&request));
         state.recorded.lock().unwrap().push(request);
         state.arrived.notify_waiters();

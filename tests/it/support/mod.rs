@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod deflate;
 mod frame;
+mod functions;
 mod gateway;
 mod http;
 
@@ -14,6 +15,7 @@ pub(crate) use backend::{Backend, Gate, Recorded, Reply};
 pub(crate) use client::{Client, Connect, FIXED_KEY};
 pub(crate) use deflate::{deflate, inflate};
 pub(crate) use frame::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT};
+pub(crate) use functions::{Functions, accepted, error};
 pub(crate) use gateway::{TestGateway, refusal_of, self_signed};
 pub(crate) use http::{HttpAnswer, Wire, read_answer};
 

@@ -200,7 +200,11 @@ fn nobody_is_believed_unless_named() {
 #[test]
 fn secrets_may_be_references_and_are_never_shown() {
     let config = file("callback-token: ${env:TOKEN}\nadmin-token: ${env:SPACED}\n");
-    let variables = |name: &str| Some(if name == "TOKEN" { "hunter2" } else { "hunter2 hunter2" }.to_owned());
+    let variables = |name: &str| match name {
+        "TOKEN" => Some("hunter2".to_owned()),
+        "SPACED" => Some("hunter2 hunter2".to_owned()),
+        _ => None,
+    };
     let problems = Settings::resolve(Options::default(), Some(config.path()), &variables).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(!problems.to_string().contains("hunter2"), "{problems}");
@@ -417,4 +421,63 @@ fn connections_take_an_address_or_a_url() {
     assert_eq!(admin(&["list"]), "http://127.0.0.1:8081");
     assert_eq!(admin(&["get", "x", "--admin", "10.0.0.1:9"]), "http://10.0.0.1:9");
     assert_eq!(admin(&["--admin", "https://gw/", "send", "x", "hello"]), "https://gw");
+}
+
+/// What the environment of a process says, for settings that come from nowhere else.
+fn with_variables(args: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Problems> {
+    let variables: std::collections::HashMap<String, String> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Settings::resolve(parse(args), None, &move |name| variables.get(name).cloned())
+}
+
+#[test]
+fn functions_are_called_as_the_environment_of_the_sdks_says() {
+    let lambda = with_variables(&["--lambda-endpoint", "http://127.0.0.1:9001"], &[]).unwrap().lambda;
+    assert_eq!(lambda.endpoint.unwrap(), "http://127.0.0.1:9001/");
+    assert!(lambda.region.is_none() && lambda.credentials.environment.is_none());
+    assert!(lambda.credentials.profile.credentials_file.is_none() && lambda.credentials.container.is_none());
+    assert_eq!(lambda.credentials.instance.as_deref(), Some("http://169.254.169.254"));
+    let lambda = with_variables(
+        &[],
+        &[
+            ("AWS_ACCESS_KEY_ID", "AKIA"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+            ("AWS_SESSION_TOKEN", ""),
+            ("AWS_DEFAULT_REGION", "eu-west-1"),
+            ("AWS_PROFILE", "work"),
+            ("HOME", "/h"),
+            ("AWS_CONFIG_FILE", "/etc/aws"),
+            ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x"),
+            ("AWS_EC2_METADATA_DISABLED", "TRUE"),
+        ],
+    );
+    let lambda = lambda.unwrap().lambda;
+    let credentials = lambda.credentials;
+    let key = credentials.environment.unwrap();
+    assert_eq!((key.access_key.as_str(), key.session_token.is_none(), lambda.endpoint), ("AKIA", true, None));
+    assert_eq!(lambda.region.as_deref(), Some("eu-west-1"));
+    let (profile, home) = (credentials.profile, std::path::Path::new("/h/.aws/credentials"));
+    assert_eq!((profile.name.as_deref(), profile.credentials_file.as_deref()), (Some("work"), Some(home)));
+    assert_eq!(profile.config_file.as_deref(), Some(std::path::Path::new("/etc/aws")));
+    assert_eq!(credentials.container.unwrap().url, "http://169.254.170.2/v2/x");
+    assert!(credentials.instance.is_none());
+}
+
+#[test]
+fn what_cannot_call_a_function_is_said_without_a_secret() {
+    for (args, variables, expected) in [
+        (
+            &["--lambda-endpoint", "http://h/path"][..],
+            &[][..],
+            "`lambda-endpoint` is `http://h/path`, expected a scheme",
+        ),
+        (&["--lambda-endpoint", "localhost:9001"], &[], "`lambda-endpoint` is `localhost:9001`"),
+        (&["--lambda-endpoint", "http://a@h"], &[], "`lambda-endpoint` is"),
+        (&[], &[("AWS_ACCESS_KEY_ID", "A")], "`AWS_ACCESS_KEY_ID` stands alone"),
+        (&[], &[("AWS_SECRET_ACCESS_KEY", "hunter2")], "`AWS_SECRET_ACCESS_KEY` stands alone"),
+        (&[], &[("AWS_REGION", "evil.example/")], "`AWS_REGION` is `evil.example/`, expected a region"),
+    ] {
+        let problems = with_variables(args, variables).unwrap_err().to_string();
+        assert!(problems.contains(expected) && !problems.contains("hunter2"), "{problems}");
+    }
 }

@@ -15,7 +15,7 @@ pub(super) fn write(ctx: &RequestContext<'_>, message: &Message) -> String {
     out.open(None);
     match ctx.event {
         Event::Connect(handshake) => {
-            let headers = grouped(&handshake.headers, |one, other| one.eq_ignore_ascii_case(other));
+            let headers = grouped(&handshake.headers, str::eq_ignore_ascii_case);
             out.values("headers", "multiValueHeaders", &headers);
             let query = grouped(&handshake.query, |one, other| one == other);
             if !query.is_empty() {
@@ -78,7 +78,7 @@ fn request_context(out: &mut Writer, ctx: &RequestContext<'_>) {
 }
 
 /// Names in order of their first use and spelled as there, each with all its values.
-fn grouped<'a>(pairs: &'a [(String, String)], same: impl Fn(&str, &str) -> bool) -> Vec<(&'a str, Vec<&'a str>)> {
+fn grouped(pairs: &[(String, String)], same: impl Fn(&str, &str) -> bool) -> Vec<(&str, Vec<&str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
         match groups.iter_mut().find(|(known, _)| same(known, name)) {

@@ -17,8 +17,8 @@ use crate::upstream::{Invocation, Invoked};
 
 /// What a function is sent that has nothing to get (specification of REST APIs 3.6).
 const NOTHING: &[u8] = b"{}";
-/// Longest part of a function's own words in the log.
-const MAX_QUOTED: usize = 256;
+/// Longest `errorType` in the log.
+const MAX_KIND: usize = 128;
 
 /// How a function says that it failed.
 #[derive(Deserialize, Default)]
@@ -146,8 +146,7 @@ fn failure(payload: &[u8]) -> Failure {
 }
 
 fn failed(payload: &[u8]) -> InvokeError {
-    let failure = failure(payload);
-    let shortened =
-        |text: Option<String>| text.map_or_else(|| "-".to_owned(), |text| text.chars().take(MAX_QUOTED).collect());
-    InvokeError::FunctionFailed { kind: shortened(failure.error_type), message: shortened(failure.error_message) }
+    let kind = failure(payload).error_type;
+    let kind = kind.map_or_else(|| "no errorType".to_owned(), |kind| kind.chars().take(MAX_KIND).collect());
+    InvokeError::FunctionFailed { kind }
 }

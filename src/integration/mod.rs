@@ -61,12 +61,10 @@ pub enum InvokeError {
     #[error("the integrationUri {0}")]
     Function(#[from] FunctionError),
     /// The function ran and failed.
-    #[error("the function failed: {kind}: {message}")]
+    #[error("the function failed: {kind}")]
     FunctionFailed {
-        /// `errorType`, shortened.
+        /// `errorType`, shortened. Its `errorMessage` may quote a client and stays out of the log; the function's own has it.
         kind: String,
-        /// `errorMessage`, shortened.
-        message: String,
     },
     /// What the function gave is no answer of `AWS_PROXY` (specification 4.4.5).
     #[error("malformed answer of the function: {0}")]

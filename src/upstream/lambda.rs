@@ -157,9 +157,8 @@ impl Lambda {
         signer.sign(&mut request, Scope { region, service: "lambda" }, self.clock.now())?;
         let started = Instant::now();
         let answered = self.http.call_at_most(request, deadline, MAX_ANSWER).await;
-        let answer = answered.map_err(|error| match error {
-            UpstreamError::TooLarge { .. } => LambdaError::AnswerTooLarge,
-            error => error.into(),
+        let answer = answered.map_err(|error| {
+            if matches!(error, UpstreamError::TooLarge { .. }) { LambdaError::AnswerTooLarge } else { error.into() }
         })?;
         read(answer, started.elapsed())
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::super::integration::{Destination, ResponseKey, ResponseSource, Source};
 use super::super::{
-    Api, BinaryFrames, GroupAction, Http, Integration, Ordering, Problems, Route, Snapshot, empty_environment,
-    load_texts,
+    Api, BinaryFrames, Function, FunctionUri, GroupAction, Http, Integration, Lambda, Ordering, Problems, Route,
+    Snapshot, empty_environment, load_texts,
 };
 use crate::limits::Limits;
 
@@ -159,7 +159,7 @@ routes:
         "t.yaml:24:36: `$default` is 7, expected a text",
         "t.yaml:25:30: integration response `4xx`, expected `$default` or a pattern such as `/4\\d\\d/`",
         "t.yaml:26:3: duplicate key `say`, expected each key once",
-        "t.yaml:27:39: `integrationType` `AWS_PROXY` is known but not supported yet, expected one of `HTTP`, `HTTP_PROXY`, `MOCK`, `GROUP`",
+        "t.yaml:27:21: `integrationUri` is missing, expected a function name or an ARN of a function",
         "t.yaml:28:23: `groupName` is missing, expected with GROUP",
         "t.yaml:28:61: `groupAction` is `jion`, expected one of `join`, `leave`, `send`; did you mean `join`?",
     ];
@@ -187,10 +187,88 @@ fn without_a_timeout_it_is_29_seconds() {
     assert_eq!(http("{integrationType: HTTP, integrationUri: 'http://h'}").timeout, Duration::from_secs(29));
 }
 
+#[track_caller]
+fn lambda(integration: &str) -> Lambda {
+    match std::sync::Arc::into_inner(only_route(integration)).unwrap().integration {
+        Some(Integration::Lambda(lambda)) => *lambda,
+        other => panic!("{other:?}"),
+    }
+}
+
+// checklist: 139, 140
+#[test]
+fn a_function_is_known_when_loaded_and_has_the_timeouts_of_any_integration() {
+    let arn = "arn:aws:lambda:us-east-1:123456789012:function:chat";
+    let proxy = lambda(&format!("{{integrationType: AWS_PROXY, integrationUri: '{arn}:live', timeoutInMillis: 50}}"));
+    let function = Function { name: arn.into(), qualifier: Some("live".into()), region: Some("us-east-1".to_owned()) };
+    assert_eq!(proxy.function, FunctionUri::Fixed(function));
+    assert_eq!((proxy.proxy, proxy.timeout), (true, Duration::from_millis(50)));
+    let plain = lambda("{integrationType: AWS, integrationUri: '${stageVariables.fn}'}");
+    assert_eq!(plain.function, FunctionUri::Varying("${stageVariables.fn}".to_owned()));
+    assert_eq!((plain.proxy, plain.timeout), (false, Duration::from_secs(29)));
+    for millis in [49, 29_001] {
+        let text = format!("{{integrationType: AWS_PROXY, integrationUri: f, timeoutInMillis: {millis}}}");
+        assert_integration_problem(&text, &format!("`timeoutInMillis` is {millis}, expected a whole number from 50"));
+    }
+}
+
+#[test]
+fn a_proxied_function_keeps_what_the_services_tools_write_and_gets_no_parameters() {
+    let proxy = lambda(
+        "{integrationType: AWS_PROXY, integrationUri: f, integrationMethod: POST, payloadFormatVersion: '1.0', \
+         connectionType: INTERNET, contentHandlingStrategy: CONVERT_TO_TEXT, passthroughBehavior: WHEN_NO_MATCH, \
+         requestParameters: {integration.request.header.x: \"'y'\"}}",
+    );
+    assert!(proxy.parameters.is_empty() && proxy.request.templates.is_empty());
+    let plain = lambda(
+        "{integrationType: AWS, integrationUri: f, \
+         requestParameters: {integration.request.header.X-Amz-Invocation-Type: \"'Event'\"}}",
+    );
+    assert_eq!(plain.parameters.len(), 1);
+}
+
+#[test]
+fn what_makes_no_call_of_a_function_is_said() {
+    for (integration, expected) in [
+        ("{integrationType: AWS_PROXY}", "`integrationUri` is missing, expected a function name or an ARN"),
+        ("{integrationType: AWS_PROXY, integrationUri: 'http://host/'}", "`http://host/` names no Lambda function"),
+        ("{integrationType: AWS, integrationUri: f, integrationMethod: GET}", "a function is called with `POST`"),
+        ("{integrationType: AWS, integrationUri: 'f-{id}'}", "`{id}` in a function, expected `${stageVariables.name}`"),
+        ("{integrationType: AWS_PROXY, integrationUri: f, requestTemplates: {a: b}}", "no meaning for AWS_PROXY"),
+        ("{integrationType: AWS_PROXY, integrationUri: f, integrationResponses: {}}", "no meaning for AWS_PROXY"),
+        ("{integrationType: AWS, integrationUri: f, groupName: a}", "`groupName` has no meaning for AWS"),
+        (
+            "{integrationType: AWS, integrationUri: 'arn:aws:apigateway:us-east-1:lambda:path/2021-11-15/functions/f/response-streaming-invocations'}",
+            "is no path of the Invoke API",
+        ),
+        (
+            "{integrationType: AWS, integrationUri: f, requestParameters: {integration.request.header.Authorization: \"'x'\"}}",
+            "header `Authorization` of a call to a function is the gateway's own",
+        ),
+        (
+            "{integrationType: AWS, integrationUri: f, requestParameters: {integration.request.querystring.Qualifier: \"'x'\"}}",
+            "`integration.request.querystring.Qualifier` has no meaning for a function",
+        ),
+    ] {
+        assert_integration_problem(integration, expected);
+    }
+    let variable = "{integration: {integrationType: AWS, integrationUri: '${stageVariables.fn}'}}";
+    let with = |stage: &str| load(&definition("", stage, variable)).map_err(|problems| problems.to_string());
+    assert!(with("{stageVariables: {fn: chat}}").is_ok() && with("{}").is_ok());
+    let error = with("{stageVariables: {fn: 'a/b'}}").unwrap_err();
+    assert!(
+        error.contains("with the variables of stage `dev` `${stageVariables.fn}` names no Lambda function"),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_is_not_done_yet_is_refused_by_name() {
     for (route, expected) in [
-        ("{integration: {integrationType: AWS}}", "8:38: `integrationType` `AWS` is known but not supported yet"),
+        (
+            "{integration: {integrationType: AWS, integrationUri: 'arn:aws:apigateway:us-east-1:dynamodb:action/PutItem'}}",
+            "8:59: `arn:aws:apigateway:us-east-1:dynamodb:action/PutItem` is an AWS service other than Lambda, which is known but not supported yet",
+        ),
         (
             "{integration: {integrationType: MOCK, connectionType: VPC_LINK}}",
             "8:60: `connectionType` `VPC_LINK` is known",

@@ -1,6 +1,7 @@
 //! The composition root: builds every part by name, owns the order of start-up and shutdown.
 
 mod cluster;
+mod developer;
 mod reload;
 mod serve;
 mod tools;

@@ -19,7 +19,7 @@ pub use api::{Api, BinaryFrames, Domain, Stage};
 pub use integration::{Group, GroupAction, Http, Integration, Mock};
 pub use load::{fingerprint, json_schema, load, load_texts};
 pub use print::print_routes;
-pub use route::{Ordering, Route};
+pub use route::{Authorization, Ordering, Route};
 
 pub use crate::document::{Environment, Place, Problem, Problems, empty_environment};
 use crate::ids::ApiId;

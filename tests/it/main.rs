@@ -9,6 +9,8 @@
 //! | `http_integrations.rs` | `HTTP` and `HTTP_PROXY`: what the back-end sees, what the client gets |
 //! | `mock_and_group.rs` | `MOCK`, templates, groups |
 //! | `connections.rs` | `@connections`, `@groups`, `@all` |
+//! | `signatures.rs` | signed callbacks: whose signature counts, what policies allow |
+//! | `iam.rs` | signed handshakes, resource policies |
 //! | `limits.rs` | sizes, idle and age limits, slow readers, places for sessions |
 //! | `frames.rs` | the WebSocket protocol: fragments, masks, control frames, closing |
 //! | `compression.rs` | `permessage-deflate` |
@@ -44,6 +46,7 @@ mod errors;
 mod frames;
 mod handshake;
 mod http_integrations;
+mod iam;
 mod lifecycle;
 mod limits;
 mod mock_and_group;
@@ -52,5 +55,6 @@ mod proxies;
 mod refusals;
 mod reload;
 mod routing;
+mod signatures;
 mod start;
 mod tls;

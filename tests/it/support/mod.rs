@@ -6,6 +6,7 @@ mod deflate;
 mod frame;
 mod gateway;
 mod http;
+mod sign;
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,8 +15,9 @@ pub(crate) use backend::{Backend, Gate, Recorded, Reply};
 pub(crate) use client::{Client, Connect, FIXED_KEY};
 pub(crate) use deflate::{deflate, inflate};
 pub(crate) use frame::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT};
-pub(crate) use gateway::{TestGateway, refusal_of, self_signed};
+pub(crate) use gateway::{Builder, TestGateway, refusal_of, self_signed};
 pub(crate) use http::{HttpAnswer, Wire, read_answer};
+pub(crate) use sign::Signer;
 
 /// How long anything may take that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -194,7 +194,7 @@ impl Reader {
             }
             Part::Resource => match text.strip_prefix("execute-api:/") {
                 Some(rest) if self.kind == Kind::Resource => Ok(read(&format!("/{rest}"))?.behind_own()),
-                Some(_) | None if text == "*" || text.starts_with("arn:") || text.starts_with("*:") => read(text),
+                Some(_) | None if text.starts_with('*') || text.starts_with("arn:") => read(text),
                 Some(_) | None => {
                     wrong(format!("has `{}`, expected names such as `arn:aws:execute-api:…`", text.escape_debug()))
                 }

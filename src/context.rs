@@ -20,6 +20,21 @@ pub struct Profile {
     pub domain_name: Box<str>,
     /// The client's `User-Agent`, when it sent one.
     pub user_agent: Option<Box<str>>,
+    /// Who signed the handshake, where it had to be signed.
+    pub caller: Option<Box<Caller>>,
+}
+
+/// Who signed a handshake, as events show it for as long as the connection lives (specification 4.2.5, 8.1.3).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// `identity.accountId`.
+    pub account: Box<str>,
+    /// `identity.caller` and `identity.user`: the principal's id.
+    pub id: Box<str>,
+    /// `identity.userArn`.
+    pub arn: Box<str>,
+    /// `identity.accessKey`: the key's name, not the key.
+    pub access_key: Box<str>,
 }
 
 /// What was settled when a connection was made; lives as long as it does, so every byte counts.
@@ -93,6 +108,7 @@ impl Variables for RequestContext<'_> {
         let owned = |text| Some(Variable::Text(Cow::Owned(text)));
         let number = |millis: EpochMillis| Some(Variable::Number(i64::try_from(millis.0).unwrap_or(i64::MAX)));
         let profile = &self.connection.profile;
+        let caller = profile.caller.as_deref();
         match path {
             "apiId" => borrowed(profile.api.as_str()),
             "connectedAt" => number(self.connection.connected_at),
@@ -101,6 +117,10 @@ impl Variables for RequestContext<'_> {
             "eventType" => text(self.event.kind()),
             "requestId" | "extendedRequestId" => owned(self.request_id.to_string()),
             "identity.sourceIp" => owned(self.connection.source_ip.to_string()),
+            "identity.accountId" => caller.and_then(|caller| borrowed(&caller.account)),
+            "identity.caller" | "identity.user" => caller.and_then(|caller| borrowed(&caller.id)),
+            "identity.userArn" => caller.and_then(|caller| borrowed(&caller.arn)),
+            "identity.accessKey" => caller.and_then(|caller| borrowed(&caller.access_key)),
             "identity.userAgent" => profile.user_agent.as_deref().and_then(borrowed),
             "messageDirection" => text("IN"),
             "messageId" => match self.event {

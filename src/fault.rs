@@ -30,6 +30,16 @@ pub enum Fault {
     MissingAuthenticationToken,
     /// A caller that may not do this: a foreign `Origin` on a callback path.
     AccessDenied,
+    /// A signature that lacks a part or cannot be read; the text says which (REST specification 7.7).
+    IncompleteSignature(String),
+    /// A signature that is not the one calculated, or not of now; the text says why.
+    InvalidSignature(String),
+    /// An access key that nobody has.
+    UnrecognizedClient,
+    /// A session token whose time is over.
+    ExpiredToken,
+    /// A caller whose policies do not allow this; the text names who, what and where (6.4, 1.8 row 11).
+    NotAuthorized(String),
     /// A callback id that is not well formed; the text as the caller sent it (6.4).
     InvalidConnectionId(String),
     /// The connection is proven gone (6.4).
@@ -83,6 +93,12 @@ pub struct Row {
 impl Fault {
     /// The row for this failure.
     pub fn row(&self) -> Row {
+        fn signature(
+            error_type: &'static str,
+            message: impl Into<Cow<'static, str>>,
+        ) -> (u16, Option<&'static str>, Cow<'static, str>, &'static str) {
+            (403, Some(error_type), message.into(), "INVALID_SIGNATURE")
+        }
         let (status, error_type, message, response_type): (u16, Option<&'static str>, Cow<'static, str>, _) = match self
         {
             Self::Forbidden => (403, Some("ForbiddenException"), "Forbidden".into(), "FORBIDDEN"),
@@ -99,6 +115,18 @@ impl Fault {
                 "MISSING_AUTHENTICATION_TOKEN",
             ),
             Self::AccessDenied => (403, Some("AccessDeniedException"), "Access Denied".into(), "ACCESS_DENIED"),
+            Self::IncompleteSignature(message) => signature("IncompleteSignatureException", message.clone()),
+            Self::InvalidSignature(message) => signature("InvalidSignatureException", message.clone()),
+            Self::UnrecognizedClient => {
+                signature("UnrecognizedClientException", "The security token included in the request is invalid.")
+            }
+            Self::ExpiredToken => {
+                let message = "The security token included in the request is expired";
+                (403, Some("ExpiredTokenException"), message.into(), "EXPIRED_TOKEN")
+            }
+            Self::NotAuthorized(message) => {
+                (403, Some("AccessDeniedException"), message.clone().into(), "ACCESS_DENIED")
+            }
             Self::InvalidConnectionId(id) => (
                 400,
                 Some("BadRequestException"),
@@ -134,13 +162,15 @@ impl Fault {
         Row { status, error_type, message, response_type }
     }
 
-    /// `{"message":"…"}`, the body of refusals that have no connection yet; empty for [`Fault::Gone`].
+    /// `{"message":"…"}`, the body of refusals that have no connection yet; empty for [`Fault::Gone`]. The name has a
+    /// capital where the service writes one (specification 6.4).
     pub fn body(&self) -> String {
         let message = self.row().message;
         if message.is_empty() {
             return String::new();
         }
-        format!("{{\"message\":{}}}", json_string(&message))
+        let name = if matches!(self, Self::NotAuthorized(_)) { "Message" } else { "message" };
+        format!("{{\"{name}\":{}}}", json_string(&message))
     }
 
     /// The gateway error object of specification 0.4, spaces as recorded: an error frame, or a refusal after an id exists.

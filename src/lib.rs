@@ -12,7 +12,7 @@
 //!  8  config
 //!  7  server
 //!  6  gateway
-//!  5  integration
+//!  5  integration · auth
 //!  4  cluster
 //!  3  session · upstream · definition
 //!  2  routing · context
@@ -32,6 +32,7 @@
 //! `docs/architecture.md` tells them with the reasons. To run it: `cargo run --release -- dev`.
 
 pub mod app;
+pub mod auth;
 pub mod clock;
 pub mod cluster;
 pub mod config;

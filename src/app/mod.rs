@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod connections;
 mod desk;
+mod developer;
 mod nodes;
 mod reload;
 mod serve;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Exit, cluster, complain, print, reload};
+use super::{Exit, cluster, complain, developer, print, reload};
+use crate::auth::Iam;
+use crate::auth::iam::AccessKey;
 use crate::clock::Clock;
 use crate::cluster::link::LinkSetupError;
 use crate::cluster::redis::ConfigError;
@@ -175,6 +177,8 @@ pub fn serve(mode: Mode, args: ServeArgs) -> Exit {
 #[derive(Debug)]
 pub struct App {
     settings: Settings,
+    /// The key that `dev` hands out.
+    developer: Option<AccessKey>,
     tasks: Tasks,
     exchanges: Tasks,
     gateway: Arc<Gateway>,
@@ -227,12 +231,17 @@ impl App {
             Some(cluster) => Some(cluster::enter(cluster, &clock, &tasks).await?),
             None => None,
         };
+        let (identities, developer) = match mode {
+            Mode::Dev => developer::joins(settings.iam.clone()),
+            Mode::Run => (settings.iam.clone(), None),
+        };
         let farewell = if settings.drain_says_restart { CloseReason::Restarting } else { CloseReason::Draining };
         let gateway = Gateway::new(Parts {
             hub,
             node: entered.as_ref().map(|entered| Arc::clone(&entered.node)),
             farewell,
             integrations: Integrations::new(upstream, functions),
+            iam: Iam::new(identities),
             metrics,
             access_log: access_log.clone(),
             log_format: Arc::new(Format::default()),
@@ -256,7 +265,8 @@ impl App {
         let token = settings.admin_token.as_ref().map(|token| token.reveal().into());
         tasks.spawn("admin", admin.serve(Arc::clone(&gateway), token, tasks.clone()));
         let admin = admin_address;
-        let app = Self { settings, tasks, exchanges, gateway, access_log, scribes, certificates, public, admin };
+        let app =
+            Self { settings, developer, tasks, exchanges, gateway, access_log, scribes, certificates, public, admin };
         app.housekeep();
         Ok(app)
     }
@@ -303,6 +313,9 @@ impl App {
         print(&format!("listening public={} admin={}", self.public, self.admin));
         if mode == Mode::Dev {
             print(&reload::overview(&self.gateway.snapshot(), self.public, self.certificates.is_some()));
+            if let Some(key) = &self.developer {
+                print(&developer::words(key, &self.settings.iam));
+            }
         }
     }
 
@@ -389,11 +402,9 @@ async fn received(signal: &mut Signal) {
 
 /// What the public listener may use, and whom it answers.
 fn edge(mode: Mode, settings: &Settings, max_files: usize) -> server::Config {
-    let access = match (mode, &settings.callback_token) {
-        (_, Some(token)) => CallbackAccess::Bearer(token.reveal().into()),
-        (Mode::Dev, None) => CallbackAccess::Loopback,
-        // `refusals` has said no to this before; closed is what is left.
-        (Mode::Run, None) => CallbackAccess::Nobody,
+    let access = CallbackAccess {
+        is_open_on_loopback: mode == Mode::Dev && settings.callback_token.is_none(),
+        token: settings.callback_token.clone(),
     };
     server::Config {
         handshake_timeout: settings.handshake_timeout,

@@ -269,6 +269,7 @@ mod tests {
                 stage: StageName::parse("s").unwrap(),
                 domain_name: "d".into(),
                 user_agent: None,
+                caller: None,
             }),
         }
     }

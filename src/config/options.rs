@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::cli::secret;
+use super::iam::IamFile;
 use crate::secret::Secret;
 use crate::units::{ByteSize, Period};
 
@@ -214,9 +215,12 @@ options! {
     #[arg(value_parser = clap::value_parser!(u32).range(1001..=1012))]
     #[schemars(range(min = 1_001, max = 1_012))]
     drain_close_code: u32,
+    /// Who may sign callbacks and handshakes: users, roles, their keys and policies. In the file only.
+    #[arg(skip)]
+    iam: IamFile,
 }
 
-fn secret_from_file<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+pub(super) fn secret_from_file<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
     Ok(Option::<String>::deserialize(from)?.map(Secret::new))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{ClusterSettings, ForwardedHeader, LogFormat, LogLevel, Options, Switch};
+use crate::auth::iam;
 use crate::document::{self, Document, Environment, MAX_FILE_BYTES, Node, Place, Problem, Problems, Report};
 use crate::secret::Secret;
 use crate::server::{self, Networks, Proxies};
@@ -110,6 +111,8 @@ pub struct Settings {
     pub drain_says_restart: bool,
     /// This node as one of many; `None` is alone.
     pub cluster: Option<ClusterSettings>,
+    /// Who may sign callbacks and handshakes.
+    pub iam: iam::Config,
 }
 
 /// Smallest and largest head of a request that may be set: room for a browser's handshake, and a bound on what a
@@ -183,10 +186,11 @@ impl Settings {
 
     fn run_refusals(&self) -> Vec<String> {
         let mut refusals = Vec::new();
-        if self.callback_token.is_none() {
+        if self.callback_token.is_none() && !self.iam.identities.iter().any(|identity| !identity.keys.is_empty()) {
             refusals.push(
                 "callback paths (`@connections`, `@groups`, `@all`) would be open to everyone who reaches the listener: \
-                 set --callback-token (CAUSEWAY_CALLBACK_TOKEN)"
+                 set --callback-token (CAUSEWAY_CALLBACK_TOKEN), or a user with an access key under `iam` in the \
+                 configuration file"
                     .to_owned(),
             );
         }
@@ -277,6 +281,21 @@ impl Check {
         self.problems.push(Problem { file: file.into(), place, message: format!("`{setting}` {message}") });
     }
 
+    /// Reports what is wrong with a part of a section, at its place.
+    pub(super) fn complain_at(&mut self, node: Option<&Node>, message: &str) {
+        let file = self.file.as_ref().map_or("configuration", |file| &file.name);
+        self.problems.push(Problem {
+            file: file.into(),
+            place: node.map(|node| node.place),
+            message: message.to_owned(),
+        });
+    }
+
+    /// A section of the file.
+    pub(super) fn node(&self, key: &str) -> Option<Node> {
+        self.file.as_ref().map(|file| file.root.at(key).clone())
+    }
+
     fn settings(&mut self, options: Options, environment: Environment<'_>) -> Settings {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let count = |value: Option<u32>, default: usize| {
@@ -287,6 +306,7 @@ impl Check {
         let max_sessions = count(options.max_sessions, 1_000_000);
         let cluster = self.cluster(&options);
         let lambda = self.lambda(options.lambda_endpoint.as_deref(), environment);
+        let iam = self.iam(options.iam);
         let drain_says_restart = match options.drain_close_code {
             None | Some(1001) => false,
             Some(1012) => true,
@@ -324,6 +344,7 @@ impl Check {
             lambda,
             drain_says_restart,
             cluster,
+            iam,
         };
         self.together(&settings);
         settings

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Route;
 use crate::ids::{ApiId, StageName};
+use crate::lang::policy::Policy;
 use crate::limits::Limits;
 use crate::routing::WebSocketRoutes;
 
@@ -33,6 +34,8 @@ pub struct Api {
     pub domains: Vec<Domain>,
     /// Origins that may call the callback paths from a web page; none by default.
     pub callback_origins: Vec<String>,
+    /// Who may connect and call back, from where, as far as the API itself says.
+    pub policy: Option<Arc<Policy>>,
     /// The `$connect` route.
     pub connect: Option<Arc<Route>>,
     /// The `$disconnect` route.

@@ -55,6 +55,9 @@ pub(super) struct ApiFile {
     /// Origins whose web pages may call the callback paths, as `https://host`. Default none.
     #[schemars(extend("maxItems" = 100))]
     pub(super) callback_origins: Option<Vec<String>>,
+    /// A resource policy, as IAM has them: who may connect and call the callback paths, from where. `execute-api:/*` in a
+    /// `Resource` means this API. Default none: whoever is authorized may.
+    pub(super) policy: Option<Value>,
     /// The stages by name; each is an address of its own.
     #[schemars(required)]
     #[schemars(extend("minProperties" = 1, "maxProperties" = 10, "propertyNames" = {
@@ -268,13 +271,12 @@ pub(super) enum Ordering {
 }
 
 /// How a client is recognised.
-#[derive(Debug, Clone, Copy, serde::Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum AuthorizationType {
     /// Not at all.
     None,
-    /// By a signature.
-    #[schemars(extend("x-unsupported" = LATER))]
+    /// By a signature of a key that `iam` in the process configuration knows; on `$connect` only.
     AwsIam,
     /// By an authorizer.
     #[schemars(extend("x-unsupported" = LATER))]

@@ -21,7 +21,7 @@ pub use function::{Function, FunctionUri};
 pub use integration::{Group, GroupAction, Http, Integration, Lambda, Mock};
 pub use load::{fingerprint, json_schema, load, load_texts};
 pub use print::print_routes;
-pub use route::{Ordering, Route};
+pub use route::{Authorization, Ordering, Route};
 
 pub use crate::document::{Environment, Place, Problem, Problems, empty_environment};
 use crate::ids::ApiId;

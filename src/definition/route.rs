@@ -24,4 +24,16 @@ pub struct Route {
     pub two_way: bool,
     /// How messages of one connection relate.
     pub ordering: Ordering,
+    /// How its clients are recognised; on `$connect` only.
+    pub authorization: Authorization,
+}
+
+/// How clients are recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Authorization {
+    /// Not at all.
+    #[default]
+    None,
+    /// By a signature, and by what the signer's policies say (specification 8.3).
+    Iam,
 }

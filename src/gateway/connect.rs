@@ -15,15 +15,20 @@ use crate::ids::{ConnectionId, RequestId};
 use crate::integration::{Outcome, mock};
 use crate::message::Message;
 use crate::session::{PushError, Socket};
+use crate::sigv4;
 use crate::telemetry::labels::ConnectResult;
 
 /// A handshake whose form has been checked.
 #[derive(Debug)]
-pub struct ConnectRequest {
+pub struct ConnectRequest<'a> {
     /// The stage its address leads to.
     pub stage: Arc<LiveStage>,
+    /// The request as it came, which its signature is about.
+    pub wire: sigv4::Request<'a>,
     /// The client's address.
     pub source_ip: IpAddr,
+    /// Whether the client is over TLS.
+    pub is_tls: bool,
     /// The host the client used, as events show it.
     pub domain_name: String,
     /// Its `User-Agent`.
@@ -74,18 +79,23 @@ impl Drop for Accepted {
 }
 
 impl Gateway {
-    /// Decides about a handshake: capacity, then the `$connect` route's integration.
+    /// Decides about a handshake: capacity, signature and policies, then the `$connect` route's integration.
     ///
     /// # Errors
     /// [`Refusal`], which says what the client gets. The answer waits for the connection's record, where there is a registry.
     ///
     /// # Cancel safety
     /// Dropping the future gives the client's place back. Whether the integration heard of it is then unknown.
-    pub async fn connect(self: &Arc<Self>, request: ConnectRequest) -> Result<Accepted, Refusal> {
+    pub async fn connect(self: &Arc<Self>, request: ConnectRequest<'_>) -> Result<Accepted, Refusal> {
         let connecting = Arc::clone(&self.connecting);
         // identify
         let deployed = Arc::clone(&request.stage.load());
         let connected_at = self.clock.now();
+        // authorize: settled first, since events of the connection name who it is; heard only once there is a place
+        let (caller, refused) = match self.authorize_connect(&request, &deployed, connected_at) {
+            Ok(caller) => (caller, None),
+            Err(fault) => (None, Some(fault)),
+        };
         // Declared dead and not yet back: the ids of now would be nobody's.
         let id = self.cluster.mint(self.next_slot()).ok_or(Refusal::Fault(Fault::Unavailable, None))?;
         let context = ConnectionContext {
@@ -97,6 +107,7 @@ impl Gateway {
                 stage: request.stage.name.clone(),
                 domain_name: request.domain_name.into(),
                 user_agent: request.user_agent.map(Into::into),
+                caller,
             }),
         };
         let ids = Ids { request: RequestId::random(), time: connected_at };
@@ -113,6 +124,10 @@ impl Gateway {
             self.record(&request.stage, &deployed, &ctx, &Finished::fault(fault.clone()));
             Refusal::Fault(fault, None)
         })?;
+        if let Some(fault) = refused {
+            self.record(&request.stage, &deployed, &ctx, &Finished::fault(fault.clone()));
+            return Err(Refusal::Fault(fault, None));
+        }
         // invoke
         let integration = deployed.api.connect.as_ref().and_then(|route| route.integration.as_ref());
         let (finished, verdict) = match self.invoke_connect(integration, &ctx).await {

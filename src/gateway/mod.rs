@@ -2,10 +2,10 @@
 //!
 //! | journey | file | phases |
 //! | --- | --- | --- |
-//! | a client connects | `connect.rs` | identify, select, invoke, register |
+//! | a client connects | `connect.rs` | identify, authorize, admit, invoke, register |
 //! | a client's message | `message.rs` | select, invoke, map back, deliver |
 //! | a client is gone | `disconnect.rs` | forget, invoke |
-//! | a back-end pushes | `push.rs` | identify, deliver |
+//! | a back-end pushes | `permit.rs`, `push.rs` | identify, authorize, deliver |
 //!
 //! An *exchange* is one thing the gateway does for somebody: one connect, one message, one disconnect, one push. Each
 //! has a request id and one access-log line. The definition is looked up once, at its start; a reload in the middle
@@ -19,6 +19,7 @@ mod ledger;
 mod live;
 mod message;
 mod peers;
+mod permit;
 mod push;
 mod record;
 mod rescue;
@@ -38,9 +39,11 @@ pub use connection::Connection;
 pub use drain::DrainPlan;
 pub use live::{Deployed, LiveStage};
 pub use peers::{Filter, NodeView, Nodes};
+pub use permit::SignedCall;
 pub use push::{Listing, Pushed};
 pub use resolve::{Resolved, Resolver, is_address, is_loopback_name};
 
+use crate::auth::Iam;
 use crate::clock::Clock;
 use crate::cluster::link::Links;
 pub use crate::cluster::transport::{Described, Row};
@@ -70,6 +73,8 @@ pub struct Parts {
     pub farewell: CloseReason,
     /// Calls to back-ends.
     pub integrations: Integrations,
+    /// Who has which key, and may what.
+    pub iam: Iam,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where access-log lines go.
@@ -98,6 +103,7 @@ pub struct Gateway {
     /// What other nodes ask may outlive the call that brought it.
     myself: Weak<Self>,
     integrations: Integrations,
+    iam: Iam,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
     log_format: Arc<Format>,
@@ -132,6 +138,7 @@ impl Gateway {
             links: OnceLock::new(),
             myself: Weak::clone(myself),
             integrations: parts.integrations,
+            iam: parts.iam,
             metrics: parts.metrics,
             access_log: parts.access_log,
             log_format: parts.log_format,

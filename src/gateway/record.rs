@@ -10,7 +10,7 @@ use super::{Deployed, Gateway, LiveStage};
 use crate::clock::EpochMillis;
 use crate::context::{Event, RequestContext};
 use crate::definition::Integration;
-use crate::fault::Fault;
+use crate::fault::{Fault, Row};
 use crate::ids::{ConnectionId, RequestId};
 use crate::integration::Outcome;
 use crate::telemetry::access_log::{ErrorFields, IntegrationFields};
@@ -145,7 +145,7 @@ impl Gateway {
         entry.user_agent = profile.user_agent.as_deref();
         entry.domain_name = Some(&profile.domain_name);
         entry.status = Some(finished.status);
-        entry.error = row.as_ref().map(|row| ErrorFields { message: &row.message, response_type: row.response_type });
+        entry.error = row.as_ref().map(error_fields);
         entry.integration = IntegrationFields {
             latency: finished.latency.map(|(_, latency)| latency),
             status: finished.integration_status,
@@ -241,7 +241,7 @@ impl Gateway {
         entry.connection_id = record.id;
         entry.status = Some(status);
         let row = fault.map(Fault::row);
-        entry.error = row.as_ref().map(|row| ErrorFields { message: &row.message, response_type: row.response_type });
+        entry.error = row.as_ref().map(error_fields);
         self.access_log.append(|line| deployed.log_format.render(line, &entry));
     }
 
@@ -291,6 +291,11 @@ impl Gateway {
     }
 }
 
+/// What a line says of a failure: of a text with more than one line, the first.
+fn error_fields(row: &Row) -> ErrorFields<'_> {
+    ErrorFields { message: row.message.lines().next().unwrap_or_default(), response_type: row.response_type }
+}
+
 /// Refused before an integration was called.
 const fn is_clients(fault: &Fault) -> bool {
     match fault {
@@ -309,6 +314,11 @@ const fn is_clients(fault: &Fault) -> bool {
         | Fault::RequestTimeout
         | Fault::MissingAuthenticationToken
         | Fault::AccessDenied
+        | Fault::IncompleteSignature(_)
+        | Fault::InvalidSignature(_)
+        | Fault::UnrecognizedClient
+        | Fault::ExpiredToken
+        | Fault::NotAuthorized(_)
         | Fault::InvalidConnectionId(_)
         | Fault::Gone
         | Fault::PayloadTooLarge

@@ -1,10 +1,12 @@
 //! Every module's error turned into a fault, exhaustively: a new variant cannot be forgotten.
 
+use crate::auth::iam::Denied;
 use crate::cluster::DeliveryError;
 use crate::cluster::transport::Response;
 use crate::fault::Fault;
 use crate::integration::InvokeError;
 use crate::session::PushError;
+use crate::sigv4::Refused;
 pub(super) use crate::upstream::chain;
 use crate::upstream::{LambdaError, UpstreamError};
 
@@ -55,6 +57,22 @@ const fn lambda(error: &LambdaError) -> Fault {
         | LambdaError::NoRegion { .. }
         | LambdaError::Refused { .. } => Fault::ApiConfiguration,
     }
+}
+
+/// What a signature that does not count is to the caller (REST specification 7.7).
+pub(super) fn refused(refused: Refused) -> Fault {
+    match refused {
+        Refused::Unsigned => Fault::MissingAuthenticationToken,
+        Refused::Incomplete(message) => Fault::IncompleteSignature(message),
+        Refused::Invalid(message) => Fault::InvalidSignature(message),
+        Refused::UnknownKey => Fault::UnrecognizedClient,
+        Refused::ExpiredToken => Fault::ExpiredToken,
+    }
+}
+
+/// What a lack of permission is to the caller (specification 6.4).
+pub(super) fn denied(denied: Denied) -> Fault {
+    Fault::NotAuthorized(denied.0)
 }
 
 /// What a refused push is to the back-end (specification 6.4).
@@ -112,6 +130,11 @@ pub(super) const fn for_peer(fault: &Fault) -> Response {
         | Fault::RequestTimeout
         | Fault::MissingAuthenticationToken
         | Fault::AccessDenied
+        | Fault::IncompleteSignature(_)
+        | Fault::InvalidSignature(_)
+        | Fault::UnrecognizedClient
+        | Fault::ExpiredToken
+        | Fault::NotAuthorized(_)
         | Fault::InvalidConnectionId(_)
         | Fault::NoMethod { .. }
         | Fault::InvalidGroup

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::auth::{Iam, iam};
 use crate::clock::EpochMillis;
 use crate::context::Handshake;
 use crate::definition;
@@ -45,6 +46,7 @@ impl World {
             node: None,
             farewell: CloseReason::Draining,
             integrations: Integrations::new(http, functions),
+            iam: Iam::new(iam::Config::default()),
             metrics: Arc::new(Metrics::new()),
             access_log: AccessLog::off(),
             log_format: Arc::new(Format::default()),
@@ -64,6 +66,8 @@ impl World {
 
     async fn accept(&self) -> Result<Accepted, Refusal> {
         let request = ConnectRequest {
+            wire: crate::sigv4::Request { method: "GET", path: "/dev", query: "", headers: &[] },
+            is_tls: false,
             stage: self.stage(),
             source_ip: IpAddr::from([127, 0, 0, 1]),
             domain_name: "a.localhost".to_owned(),

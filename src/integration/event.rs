@@ -64,16 +64,34 @@ fn request_context(out: &mut Writer, ctx: &RequestContext<'_>) {
     out.bare("connectedAt", connection.connected_at.0);
     // The clock may have been set back in between.
     out.bare("requestTimeEpoch", ctx.time.max(connection.connected_at).0);
-    out.open(Some("identity"));
-    if let Some(agent) = &profile.user_agent {
-        out.text("userAgent", agent);
-    }
-    out.text("sourceIp", &connection.source_ip.to_string());
-    out.close();
+    identity(out, ctx);
     out.text("requestId", &ctx.request_id.text());
     out.text("domainName", &profile.domain_name);
     out.text("connectionId", &connection.id.text());
     out.text("apiId", profile.api.as_str());
+    out.close();
+}
+
+/// Specification 4.2.5.
+fn identity(out: &mut Writer, ctx: &RequestContext<'_>) {
+    let profile = &ctx.connection.profile;
+    let caller = profile.caller.as_deref();
+    out.open(Some("identity"));
+    if let Some(caller) = caller {
+        out.text("userArn", &caller.arn);
+    }
+    if let Some(agent) = &profile.user_agent {
+        out.text("userAgent", agent);
+    }
+    if let Some(caller) = caller {
+        out.text("accountId", &caller.account);
+        out.text("caller", &caller.id);
+    }
+    out.text("sourceIp", &ctx.connection.source_ip.to_string());
+    if let Some(caller) = caller {
+        out.text("accessKey", &caller.access_key);
+        out.text("user", &caller.id);
+    }
     out.close();
 }
 

@@ -1,4 +1,4 @@
-//! The small languages inside a definition: selection expressions, JSONPath, mapping templates. Pure, no I/O.
+//! The small languages inside a definition: selection expressions, JSONPath, mapping templates, policies. Pure, no I/O.
 //!
 //! All are compiled when a definition is loaded; what is wrong with one is known then. Running one cannot fail but for
 //! a payload that is not JSON or an output beyond its limit. Source: sections 3, 4.7 and 12 of the specification of
@@ -6,6 +6,7 @@
 
 pub mod jsonpath;
 pub mod loose;
+pub mod policy;
 mod print;
 pub mod selection;
 mod stream;

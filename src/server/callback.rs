@@ -1,40 +1,27 @@
 //! The callback paths: `@connections`, `@groups`, `@all` (specification 6).
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
-use subtle::ConstantTimeEq as _;
 
 use super::respond::Answer;
+use crate::auth::iam::{RequestFacts, Signer};
+use crate::clock::EpochMillis;
 use crate::fault::Fault;
-use crate::gateway::{Described, Gateway, Listing, LiveStage, Pushed, Resolver};
+use crate::gateway::{Described, Gateway, Listing, LiveStage, Pushed, Resolver, SignedCall};
 use crate::ids::{ConnectionId, RequestId};
+use crate::secret::Secret;
+use crate::sigv4;
 
-/// Who may call the callback paths.
-#[derive(Clone)]
-pub enum CallbackAccess {
-    /// Anybody on this machine, under a loopback name: what `dev` does.
-    Loopback,
-    /// Who knows the token, as `Authorization: Bearer …`.
-    Bearer(Box<str>),
-    /// Nobody.
-    Nobody,
-}
-
-impl CallbackAccess {
-    /// Whether it matters where a caller is.
-    pub(super) const fn asks_where_from(&self) -> bool {
-        matches!(self, Self::Loopback)
-    }
-}
-
-impl std::fmt::Debug for CallbackAccess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Loopback => "Loopback",
-            Self::Bearer(_) => "Bearer(***)",
-            Self::Nobody => "Nobody",
-        })
-    }
+/// Who may call the callback paths, besides those whose signature and policies say so.
+#[derive(Debug, Clone, Default)]
+pub struct CallbackAccess {
+    /// Whether anybody on this machine may, under a loopback name: what `dev` does.
+    pub is_open_on_loopback: bool,
+    /// Who knows this may, as `Authorization: Bearer …`.
+    pub token: Option<Secret>,
 }
 
 /// One call.
@@ -50,10 +37,41 @@ pub(super) struct CallbackRequest<'a> {
     /// The SDK's name for the call through all its repetitions: `amz-sdk-invocation-id`.
     pub(super) call: Option<&'a str>,
     /// Whether only this machine has a part in it, as far as is known; looked at only where
-    /// [`CallbackAccess::asks_where_from`].
+    /// [`CallbackAccess::is_open_on_loopback`].
     pub(super) is_local: bool,
+    /// What its signature is checked with; nothing when it has none.
+    pub(super) signed: Option<Signed<'a>>,
     /// Names the exchange, in the answer and in the log.
     pub(super) id: RequestId,
+}
+
+/// What a signature and policies are checked with.
+#[derive(Debug)]
+pub(super) struct Signed<'a> {
+    /// All headers, in order.
+    pub(super) headers: Vec<(&'a str, &'a str)>,
+    /// The client's address.
+    pub(super) source_ip: IpAddr,
+    /// Whether the client is over TLS.
+    pub(super) is_tls: bool,
+}
+
+impl CallbackRequest<'_> {
+    /// The request as its signature sees it.
+    fn wire(&self) -> sigv4::Request<'_> {
+        let headers = self.signed.as_ref().map_or(&[][..], |signed| &signed.headers);
+        sigv4::Request { method: self.method, path: self.path, query: self.query, headers }
+    }
+}
+
+/// Whether a request has anything that may be a signature, well formed or not: [`CallbackRequest::signed`] is needed then.
+pub(super) fn may_be_signed(authorization: Option<&str>, query: &str) -> bool {
+    authorization.is_some_and(|text| bearer(text).is_none()) || query.contains("X-Amz-Algorithm")
+}
+
+/// The token of `Bearer …`.
+fn bearer(authorization: &str) -> Option<&str> {
+    authorization.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("bearer ")).and(authorization.get(7..))
 }
 
 /// Whether a path may be a callback's: one of its segments starts with `@`.
@@ -70,6 +88,20 @@ enum Target<'a> {
     All,
 }
 
+impl Target<'_> {
+    /// What policies call it: the id of a connection stands for itself as `{connectionId}`, a group by its name
+    /// (specification 6.5.2).
+    fn resource(&self, method: &str) -> String {
+        match self {
+            Self::Connection(_) => format!("{method}/@connections/{{connectionId}}"),
+            Self::Group(group) | Self::Member(group, _) => {
+                format!("{method}/@groups/{}", percent_decode_str(group).decode_utf8_lossy())
+            }
+            Self::All => format!("{method}/@all"),
+        }
+    }
+}
+
 fn target(rest: &str) -> Option<Target<'_>> {
     let rest = rest.strip_prefix('@').or_else(|| rest.strip_prefix("%40"))?;
     let mut segments = rest.split('/');
@@ -83,37 +115,51 @@ fn target(rest: &str) -> Option<Target<'_>> {
     segments.next().is_none().then_some(found)
 }
 
-/// Whether the caller may call at all. A web page must not push: a request with an `Origin` is refused unless the API
-/// lists it.
-fn authorize(access: &CallbackAccess, stage: &LiveStage, request: &CallbackRequest<'_>) -> Result<(), Fault> {
+/// Whether the caller may call at all, as far as that can be told without the body; a signer, when there is one, has yet
+/// to be proven. A web page must not push: a request with an `Origin` is refused unless the API lists it.
+fn authorize<'r>(
+    gateway: &'r Gateway,
+    access: &CallbackAccess,
+    stage: &LiveStage,
+    request: &'r CallbackRequest<'_>,
+) -> Result<Option<Signer<'r>>, Fault> {
     if let Some(origin) = request.origin {
         let allowed = &stage.load().api.callback_origins;
         if !allowed.iter().any(|o| o.eq_ignore_ascii_case(origin)) {
             return Err(Fault::AccessDenied);
         }
     }
-    match access {
-        CallbackAccess::Loopback if request.is_local => Ok(()),
-        CallbackAccess::Loopback | CallbackAccess::Nobody => Err(Fault::AccessDenied),
-        CallbackAccess::Bearer(token) => {
-            let sent = request.authorization.ok_or(Fault::MissingAuthenticationToken)?;
-            let sent = sent.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("bearer ")).and(sent.get(7..));
-            let sent = sent.ok_or(Fault::MissingAuthenticationToken)?;
-            if bool::from(sent.as_bytes().ct_eq(token.as_bytes())) { Ok(()) } else { Err(Fault::AccessDenied) }
+    if let (Some(token), Some(sent)) = (&access.token, request.authorization.and_then(bearer)) {
+        return if token.matches(sent.as_bytes()) { Ok(None) } else { Err(Fault::AccessDenied) };
+    }
+    let is_free = access.is_open_on_loopback && request.is_local;
+    if request.signed.is_some() && gateway.has_keys() {
+        // Code that runs unchanged under `dev` signs with whatever keys it found.
+        let is_anybodys = !gateway.is_key_named(request.authorization.unwrap_or_default(), request.query);
+        if !(is_free && is_anybodys) {
+            return gateway.identify(&request.wire()).map(Some);
         }
+    }
+    match access.is_open_on_loopback {
+        true if is_free => Ok(None),
+        true => Err(Fault::AccessDenied),
+        false => Err(Fault::MissingAuthenticationToken),
     }
 }
 
 /// Everything before the body matters: address, caller. The stage and the rest of the path.
-pub(super) fn admit<'a>(
-    gateway: &Gateway,
+///
+/// A body beyond the limit is refused before a signature over it could be checked: whoever names a key that exists may
+/// learn the limit, which is no secret.
+pub(super) fn admit<'r>(
+    gateway: &'r Gateway,
     access: &CallbackAccess,
-    request: &CallbackRequest<'a>,
-) -> Result<Admitted<'a>, Fault> {
+    request: &'r CallbackRequest<'_>,
+) -> Result<Admitted<'r>, Fault> {
     let resolved = gateway.resolve(Resolver { host: request.host, path: request.path, method: request.method })?;
     let target = target(resolved.rest).ok_or(Fault::Forbidden)?;
-    authorize(access, &resolved.stage, request)?;
-    Ok(Admitted { stage: resolved.stage, target })
+    let signer = authorize(gateway, access, &resolved.stage, request)?;
+    Ok(Admitted { stage: resolved.stage, target, signer })
 }
 
 /// A call that may be made.
@@ -121,6 +167,8 @@ pub(super) fn admit<'a>(
 pub(super) struct Admitted<'a> {
     stage: std::sync::Arc<LiveStage>,
     target: Target<'a>,
+    /// Who says that they signed it.
+    signer: Option<Signer<'a>>,
 }
 
 impl Admitted<'_> {
@@ -129,8 +177,27 @@ impl Admitted<'_> {
         self.stage.load().policy.limits.max_message_bytes
     }
 
-    /// Makes the call.
+    /// Whether the signer is who they say and may do this; a caller without a signature was let in before.
+    fn permit(&self, gateway: &Gateway, request: &CallbackRequest<'_>, body: &[u8]) -> Result<(), Fault> {
+        let (Some(signer), Some(with)) = (&self.signer, &request.signed) else { return Ok(()) };
+        let header = |name: &str| with.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| *v);
+        let facts = RequestFacts {
+            source_ip: with.source_ip,
+            is_tls: with.is_tls,
+            user_agent: header("user-agent"),
+            referer: header("referer"),
+            now: EpochMillis::default(),
+        };
+        let call = SignedCall { request: request.wire(), body, path: &self.target.resource(request.method), facts };
+        gateway.permit(&self.stage, signer, &call)
+    }
+
+    /// Makes the call, once it is certain that the caller may.
     pub(super) async fn serve(&self, gateway: &Gateway, request: &CallbackRequest<'_>, body: Bytes) -> Answer {
+        if let Err(fault) = self.permit(gateway, request, &body) {
+            gateway.metrics().fault(&fault);
+            return Answer::fault(&fault);
+        }
         let id = request.id;
         let pushed = Pushed { body, is_binary: request.content_type.is_some_and(names_bytes) };
         let stage = &*self.stage;
@@ -221,10 +288,7 @@ pub(super) fn described(d: &Described) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
-    use crate::clock::EpochMillis;
 
     #[test]
     fn paths_name_connections_groups_and_all() {
@@ -252,7 +316,16 @@ mod tests {
     }
 
     #[test]
+    fn policies_name_a_group_and_no_connection() {
+        assert_eq!(Target::Connection("abc=").resource("POST"), "POST/@connections/{connectionId}");
+        assert_eq!(Target::Group("room%201").resource("POST"), "POST/@groups/room 1");
+        assert_eq!(Target::Member("room", "abc=").resource("PUT"), "PUT/@groups/room");
+        assert_eq!(Target::All.resource("POST"), "POST/@all");
+    }
+
+    #[test]
     fn a_token_never_shows() {
-        assert_eq!(format!("{:?}", CallbackAccess::Bearer("secret".into())), "Bearer(***)");
+        let access = CallbackAccess { is_open_on_loopback: false, token: Some("secret".into()) };
+        assert!(!format!("{access:?}").contains("secret"));
     }
 }

@@ -18,6 +18,7 @@ use crate::fault::Fault;
 use crate::gateway::{Accepted, ConnectRequest, Refusal, Resolver};
 use crate::ids::{RequestId, hex, random_bytes};
 use crate::session::{accept_key, negotiate};
+use crate::sigv4;
 
 /// Whether a request asks for an upgrade to WebSocket, well formed or not.
 pub(super) fn is_upgrade(head: &Head) -> bool {
@@ -73,9 +74,13 @@ async fn decide(shared: &Arc<Shared>, head: &Head, origin: Origin) -> Result<(Ac
     }
     let key = check(head).map_err(plain)?.to_owned();
     let client = forwarded::resolve(|name| head.all(name), origin, &shared.config.proxies);
+    let headers = head.pairs();
+    let wire = sigv4::Request { method: &head.method, path: head.path(), query: head.query(), headers: &headers };
     let request = ConnectRequest {
         stage: resolved.stage,
+        wire,
         source_ip: client.address,
+        is_tls: client.is_tls,
         domain_name: host.to_owned(),
         user_agent: head.one("user-agent").map(str::to_owned),
         handshake: event_view(head, &client),

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::callback::{self, CallbackRequest};
+use super::callback::{self, CallbackRequest, Signed};
 use super::certificates::Certificates;
 use super::entrance::{self, Strangers};
 use super::replay::Replay;
@@ -260,8 +260,12 @@ async fn plain_callback(
         authorization: head.one("authorization"),
         content_type: head.one("content-type"),
         call: head.one("amz-sdk-invocation-id"),
-        is_local: config.access.asks_where_from()
+        is_local: config.access.is_open_on_loopback
             && forwarded::is_local(|name| head.all(name), origin, &config.proxies),
+        signed: callback::may_be_signed(head.one("authorization"), head.query()).then(|| {
+            let client = forwarded::resolve(|name| head.all(name), origin, &config.proxies);
+            Signed { headers: head.pairs(), source_ip: client.address, is_tls: client.is_tls }
+        }),
         id,
     };
     let length = head.content_length().unwrap_or(0);

@@ -17,7 +17,7 @@ use axum::response::Response;
 use http::header;
 use http_body_util::{BodyExt as _, Limited};
 
-use super::callback::{self, CallbackRequest};
+use super::callback::{self, CallbackRequest, Signed};
 use super::respond::Answer;
 use super::{Origin, Shared, forwarded};
 use crate::fault::Fault;
@@ -75,24 +75,41 @@ async fn serve(edge: &Edge, request: Request, id: RequestId) -> Result<Answer, F
         gateway.resolve(Resolver { host, path, method })?;
         return Err(if method == "GET" { Fault::UpgradeRequired } else { Fault::Forbidden });
     }
+    let query = parts.uri.query().unwrap_or_default();
     // One that cannot be read is one that names nobody.
     let values = |name: &'static str| parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
     let request = CallbackRequest {
         method,
         host,
         path,
-        query: parts.uri.query().unwrap_or_default(),
+        query,
         // One that cannot be read is one that no API lists.
         origin: parts.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?")),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
         call: parts.headers.get("amz-sdk-invocation-id").and_then(|value| value.to_str().ok()),
-        is_local: config.access.asks_where_from() && forwarded::is_local(values, edge.origin, &config.proxies),
+        is_local: config.access.is_open_on_loopback && forwarded::is_local(values, edge.origin, &config.proxies),
+        signed: callback::may_be_signed(text(header::AUTHORIZATION), query).then(|| {
+            let client = forwarded::resolve(values, edge.origin, &config.proxies);
+            Signed { headers: signed_headers(&parts.headers, host), source_ip: client.address, is_tls: client.is_tls }
+        }),
         id,
     };
     let admitted = callback::admit(gateway, &config.access, &request)?;
     let body = read(body, admitted.max_body(), config.handshake_timeout).await?;
     Ok(admitted.serve(gateway, &request, body).await)
+}
+
+/// Headers as a signature sees them. Over HTTP/2 the host is in the target and counts as the header it stands for.
+fn signed_headers<'a>(headers: &'a http::HeaderMap, host: &'a str) -> Vec<(&'a str, &'a str)> {
+    // One that cannot be read is one that nobody signed.
+    let pair =
+        |(name, value): (&'a http::HeaderName, &'a http::HeaderValue)| (name.as_str(), value.to_str().unwrap_or("?"));
+    let mut pairs: Vec<_> = headers.iter().map(pair).collect();
+    if !headers.contains_key(header::HOST) {
+        pairs.push(("host", host));
+    }
+    pairs
 }
 
 async fn read(body: Body, most: usize, limit: std::time::Duration) -> Result<bytes::Bytes, Fault> {

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::certificates::Certificates;
 use super::*;
+use crate::auth::{Iam, iam};
 use crate::clock::{Clock, EpochMillis};
 use crate::definition;
 use crate::fault::CloseReason;
@@ -38,7 +39,7 @@ fn config() -> Config {
         max_connections: 100,
         reserved_files: 16,
         max_files: 1_024,
-        access: CallbackAccess::Loopback,
+        access: CallbackAccess { is_open_on_loopback: true, token: None },
         loopback_names_only: true,
         proxies: Proxies::default(),
     }
@@ -54,6 +55,7 @@ fn gateway(tasks: &Tasks) -> Arc<Gateway> {
         node: None,
         farewell: CloseReason::Draining,
         integrations: Integrations::new(http, functions),
+        iam: Iam::new(iam::Config::default()),
         metrics: Arc::new(Metrics::new()),
         access_log: AccessLog::off(),
         log_format: Arc::new(Format::default()),

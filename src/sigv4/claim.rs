@@ -1,6 +1,7 @@
 //! What a request says about its signature: who, for what, when, and which headers count. Nothing is proven yet.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -48,8 +49,8 @@ impl<'a> Claim<'a> {
     /// Reads what `request` says, and whether it is meant for `scope`.
     ///
     /// # Errors
-    /// [`Refused::Unsigned`] when it says nothing, and everything that can be seen without knowing the caller: rows 1 to 7
-    /// and 11 of REST specification 7.7.
+    /// [`Refused::Unsigned`] when it says nothing, and everything that can be seen without knowing the caller and the time:
+    /// rows 1 to 7 of REST specification 7.7.
     pub fn read(request: &Request<'a>, scope: Scope<'_>) -> Result<Self, Refused> {
         let header = request.only("authorization").map_err(|()| Refused::mismatch())?;
         let query = Parameters::of(request.query);
@@ -59,9 +60,7 @@ impl<'a> Claim<'a> {
             (Some(header), false) => in_header(request, header)?,
             (None, true) => in_query(query)?,
         };
-        let claim = given.scoped(scope)?;
-        claim.check_signed_headers(request)?;
-        Ok(claim)
+        given.scoped(scope)
     }
 
     /// The key the caller claims to have.
@@ -79,11 +78,17 @@ impl<'a> Claim<'a> {
         self.scope.get(..8).unwrap_or_default()
     }
 
-    /// Whether it is neither too old nor too new.
+    /// Whether it is of now, and covers what it must.
     ///
     /// # Errors
-    /// [`Refused::Invalid`], row 10.
-    pub fn check_time(&self, now: EpochMillis) -> Result<(), Refused> {
+    /// [`Refused::Invalid`], rows 10 and 11.
+    pub fn check(&self, request: &Request<'_>, now: EpochMillis) -> Result<(), Refused> {
+        self.check_time(now)?;
+        self.check_signed_headers(request)
+    }
+
+    /// Whether it is neither too old nor too new.
+    pub(super) fn check_time(&self, now: EpochMillis) -> Result<(), Refused> {
         let life = match self.form {
             Form::Header | Form::Query(None) => SKEW,
             Form::Query(Some(seconds)) => seconds * 1_000,
@@ -155,26 +160,28 @@ impl<'a> Given<'a> {
         };
         let mut wrong = String::new();
         if region != expected.region {
-            wrong.push_str(&format!("Credential should be scoped to a valid region, not '{}'. ", shown(region)));
+            let _infallible = write!(wrong, "Credential should be scoped to a valid region, not '{}'. ", shown(region));
         }
         if service != expected.service {
-            wrong.push_str(&format!("Credential should be scoped to correct service: '{}'. ", expected.service));
+            let _infallible = write!(wrong, "Credential should be scoped to correct service: '{}'. ", expected.service);
         }
         if terminator != TERMINATOR {
             let terminator = shown(terminator);
-            wrong.push_str(&format!(
+            let _infallible = write!(
+                wrong,
                 "Credential should be scoped with a valid terminator: '{TERMINATOR}', not '{terminator}'. "
-            ));
+            );
         }
         let day = self.stamp.get(..8).unwrap_or_default();
         let time = EpochMillis::from_basic_iso(&self.stamp);
         if time.is_some() && date != day {
-            wrong.push_str(&format!(
+            let _infallible = write!(
+                wrong,
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{}' != '{day}', \
                  from '{}'. ",
                 shown(date),
                 self.stamp
-            ));
+            );
         }
         if !wrong.is_empty() {
             return Err(Refused::Invalid(wrong));
@@ -252,13 +259,13 @@ fn in_header<'a>(request: &Request<'a>, header: &'a str) -> Result<Given<'a>, Re
         ("SignedHeaders", signed_headers.is_some()),
     ] {
         if !is_there {
-            message.push_str(&format!("Authorization header requires '{name}' parameter. "));
+            let _infallible = write!(message, "Authorization header requires '{name}' parameter. ");
         }
     }
     if stamp.is_none() {
         message.push_str("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ");
     }
-    message.push_str(&format!("(Hashed with SHA-256 and encoded with Base64) Authorization={}", hashed()));
+    let _infallible = write!(message, "(Hashed with SHA-256 and encoded with Base64) Authorization={}", hashed());
     Err(Refused::Incomplete(message))
 }
 
@@ -330,7 +337,7 @@ fn in_query(query: Parameters<'_>) -> Result<Given<'_>, Refused> {
         ("X-Amz-Date", query.date.is_some()),
     ] {
         if !is_there {
-            message.push_str(&format!("AWS query-string parameters must include '{name}'. "));
+            let _infallible = write!(message, "AWS query-string parameters must include '{name}'. ");
         }
     }
     let (Some(credential), Some(signature), Some(signed_headers), Some(stamp)) =
@@ -350,5 +357,5 @@ fn shown(text: &str) -> String {
 /// `5 min`, or seconds where it is no whole number of minutes.
 fn in_words(millis: u64) -> String {
     let seconds = millis / 1_000;
-    if seconds % 60 == 0 { format!("{} min", seconds / 60) } else { format!("{seconds} sec") }
+    if seconds.is_multiple_of(60) { format!("{} min", seconds / 60) } else { format!("{seconds} sec") }
 }

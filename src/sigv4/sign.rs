@@ -3,6 +3,7 @@
 use super::canonical::{self, Parts, PathForm};
 use super::{ALGORITHM, Credentials, DerivedKeys, Request, Scope, TERMINATOR, sha256};
 use crate::clock::EpochMillis;
+use crate::secret::Secret;
 
 /// Headers that what carries the request may change or add on its way.
 const UNSIGNED: &[&str] =
@@ -23,7 +24,7 @@ pub fn sign(
     time: EpochMillis,
 ) -> Vec<(&'static str, String)> {
     let stamp = time.to_basic_iso();
-    let token = credentials.session_token.as_ref().map(|token| token.reveal());
+    let token = credentials.session_token.as_ref().map(Secret::reveal);
     let mut headers: Vec<(&str, &str)> = request.headers.to_vec();
     headers.push(("x-amz-date", &stamp));
     headers.extend(token.map(|token| ("x-amz-security-token", token)));

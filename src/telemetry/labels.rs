@@ -188,8 +188,12 @@ labels! {
         RequestTimeout "REQUEST_TIMEOUT",
         /// [`Fault::MissingAuthenticationToken`]
         MissingAuthenticationToken "MISSING_AUTHENTICATION_TOKEN",
-        /// [`Fault::AccessDenied`]
+        /// [`Fault::AccessDenied`], [`Fault::NotAuthorized`]
         AccessDenied "ACCESS_DENIED",
+        /// [`Fault::InvalidSignature`], [`Fault::IncompleteSignature`], [`Fault::UnrecognizedClient`]
+        InvalidSignature "INVALID_SIGNATURE",
+        /// [`Fault::ExpiredToken`]
+        ExpiredToken "EXPIRED_TOKEN",
         /// [`Fault::InvalidConnectionId`]
         InvalidConnectionId "INVALID_CONNECTION_ID",
         /// [`Fault::Gone`]
@@ -257,7 +261,11 @@ impl From<&Fault> for FaultKind {
             Fault::HeadersTooLarge => Self::HeadersTooLarge,
             Fault::RequestTimeout => Self::RequestTimeout,
             Fault::MissingAuthenticationToken => Self::MissingAuthenticationToken,
-            Fault::AccessDenied => Self::AccessDenied,
+            Fault::AccessDenied | Fault::NotAuthorized(_) => Self::AccessDenied,
+            Fault::IncompleteSignature(_) | Fault::InvalidSignature(_) | Fault::UnrecognizedClient => {
+                Self::InvalidSignature
+            }
+            Fault::ExpiredToken => Self::ExpiredToken,
             Fault::InvalidConnectionId(_) => Self::InvalidConnectionId,
             Fault::Gone => Self::Gone,
             Fault::PayloadTooLarge => Self::PayloadTooLarge,
@@ -321,6 +329,11 @@ mod tests {
             Fault::RequestTimeout,
             Fault::MissingAuthenticationToken,
             Fault::AccessDenied,
+            Fault::IncompleteSignature(String::new()),
+            Fault::InvalidSignature(String::new()),
+            Fault::UnrecognizedClient,
+            Fault::ExpiredToken,
+            Fault::NotAuthorized(String::new()),
             Fault::InvalidConnectionId(String::new()),
             Fault::Gone,
             Fault::PayloadTooLarge,
@@ -340,7 +353,7 @@ mod tests {
         for fault in &faults {
             assert_eq!(FaultKind::from(fault).text(), fault.row().response_type);
         }
-        // The two of functions and back-ends share one.
-        assert_eq!(faults.len(), FaultKind::ALL.len() + 1, "a fault without a sample here");
+        // Some share labels with others: three kinds of signatures one, two kinds of denial another, two of integrations a third.
+        assert_eq!(faults.len(), FaultKind::ALL.len() + 4, "a fault without a sample here");
     }
 }

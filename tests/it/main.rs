@@ -11,6 +11,8 @@
 //! | `lambda_failures.rs` | functions that fail, and an Invoke API that does |
 //! | `mock_and_group.rs` | `MOCK`, templates, groups |
 //! | `connections.rs` | `@connections`, `@groups`, `@all` |
+//! | `signatures.rs` | signed callbacks: whose signature counts, what policies allow |
+//! | `iam.rs` | signed handshakes, resource policies |
 //! | `limits.rs` | sizes, idle and age limits, slow readers, places for sessions |
 //! | `frames.rs` | the WebSocket protocol: fragments, masks, control frames, closing |
 //! | `compression.rs` | `permessage-deflate` |
@@ -46,6 +48,7 @@ mod errors;
 mod frames;
 mod handshake;
 mod http_integrations;
+mod iam;
 mod lambda;
 mod lambda_failures;
 mod lifecycle;
@@ -56,5 +59,6 @@ mod proxies;
 mod refusals;
 mod reload;
 mod routing;
+mod signatures;
 mod start;
 mod tls;

@@ -2,11 +2,16 @@
 
 import base64
 import contextlib
+import datetime
 import json
 import os
+import pathlib
 
 import boto3
+import botocore.auth
+import botocore.awsrequest
 import botocore.config
+import botocore.credentials
 import botocore.exceptions
 from websockets.sync.client import connect
 
@@ -17,13 +22,14 @@ LARGEST = 128 * 1024
 NOISE = base64.b64encode(os.urandom(LARGEST * 3 // 4))
 
 
-def client(gateway, path="chat/dev"):
+def client(gateway, path="chat/dev", key="AKIDEXAMPLE", secret="not-a-secret", token=None, region="eu-west-1"):
     return boto3.client(
         "apigatewaymanagementapi",
         endpoint_url=f"http://{gateway.public}/{path}",
-        region_name="eu-west-1",
-        aws_access_key_id="AKIDEXAMPLE",
-        aws_secret_access_key="not-a-secret",
+        region_name=region,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
         config=botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=10),
     )
 
@@ -142,7 +148,114 @@ def a_malformed_id_is_a_bad_request(gateway):
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 400, error.response
 
 
+ANN = {"key": "AKIAANN", "secret": "secret-of-ann-0001", "region": "us-east-1"}
+
+
+@contextlib.contextmanager
+def refused(code):
+    """What the SDK makes of an error type that its service model does not name."""
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        assert error.response["Error"]["Code"] == code, error.response
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403, error.response
+        refused.message = error.response["Error"]["Message"]
+    else:
+        raise AssertionError(f"{code} was not raised")
+
+
+# checklist: 184, 191, 214
+@test(184, 191, 214)
+def signed_calls_do_what_their_policies_allow(_):
+    with signed as gateway, chat(gateway) as socket:
+        id = connection_id(socket)
+        api = client(gateway, **ANN)
+        api.post_to_connection(ConnectionId=id, Data=b"signed")
+        assert socket.recv(timeout=10) == "signed"
+        assert api.get_connection(ConnectionId=id)["Identity"]["SourceIp"] == "127.0.0.1"
+        worker = client(
+            gateway, key="ASIANOW", secret="secret-of-role-001", token="token/of+role=", region="us-east-1"
+        )
+        worker.post_to_connection(ConnectionId=id, Data=b"in a role")
+        assert socket.recv(timeout=10) == "in a role"
+        worker.delete_connection(ConnectionId=id)
+        with raises(api.exceptions.GoneException, 410):
+            api.get_connection(ConnectionId=id)
+
+
+# checklist: 200, 201, 202
+@test(200, 201, 202)
+def a_wrong_key_secret_clock_or_region_is_refused(_):
+    with signed as gateway, chat(gateway) as socket:
+        id = connection_id(socket)
+
+        def get(**changes):
+            client(gateway, **{**ANN, **changes}).get_connection(ConnectionId=id)
+
+        get()
+        with refused("UnrecognizedClientException"):
+            get(key="AKIANOBODY")
+        with refused("InvalidSignatureException"):
+            get(secret="secret-of-another-1")
+        assert refused.message.startswith("The request signature we calculated does not match"), refused.message
+        with refused("InvalidSignatureException"):
+            get(region="eu-west-9")
+        assert refused.message == "Credential should be scoped to a valid region, not 'eu-west-9'. ", refused.message
+        with refused("UnrecognizedClientException"):
+            get(token="a-token-that-nobody-gave")
+        with refused("ExpiredTokenException"):
+            get(key="ASIAPAST", secret="secret-of-role-002", token="token-of-past")
+        config = botocore.config.Config(signature_version=botocore.UNSIGNED, retries={"total_max_attempts": 1})
+        unsigned = boto3.client(
+            "apigatewaymanagementapi", endpoint_url=f"http://{gateway.public}/chat/dev", region_name="us-east-1",
+            config=config,
+        )
+        with refused("MissingAuthenticationTokenException"):
+            unsigned.get_connection(ConnectionId=id)
+        late = client(gateway, **ANN)
+
+        def six_minutes_ago(request, **_):
+            then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=6)
+            stamp = then.strftime("%Y%m%dT%H%M%SZ")
+            signer = botocore.auth.SigV4Auth(
+                botocore.credentials.Credentials(ANN["key"], ANN["secret"]), "execute-api", "us-east-1"
+            )
+            signable = botocore.awsrequest.AWSRequest(request.method, request.url)
+            signable.context["timestamp"] = stamp
+            signable.headers["X-Amz-Date"] = stamp
+            text = signer.string_to_sign(signable, signer.canonical_request(signable))
+            signer._inject_signature_to_request(signable, signer.signature(text, signable))
+            for name in ("Authorization", "X-Amz-Date"):
+                del request.headers[name]
+                request.headers[name] = signable.headers[name]
+
+        late.meta.events.register("before-send", six_minutes_ago)
+        with refused("InvalidSignatureException"):
+            late.get_connection(ConnectionId=id)
+        assert refused.message.startswith("Signature expired: "), refused.message
+
+
+# checklist: 203, 204, 205
+@test(203, 204, 205)
+def what_no_policy_allows_is_denied(_):
+    with signed as gateway, chat(gateway) as socket:
+        id = connection_id(socket)
+        poster = client(gateway, key="AKIAPOST", secret="secret-of-post-001", region="us-east-1")
+        poster.post_to_connection(ConnectionId=id, Data=b"may post")
+        assert socket.recv(timeout=10) == "may post"
+        with refused("AccessDeniedException"):
+            poster.delete_connection(ConnectionId=id)
+        assert refused.message == (
+            "User: arn:aws:iam::123456789012:user/post is not authorized to perform: execute-api:ManageConnections on "
+            "resource: arn:aws:execute-api:us-east-1:********9012:chat/dev/DELETE/@connections/{connectionId}"
+        ), refused.message
+        invoker = client(gateway, key="AKIAINVOKE", secret="secret-of-invoke-1", region="us-east-1")
+        with refused("AccessDeniedException"):
+            invoker.post_to_connection(ConnectionId=id, Data=b"may not")
+
+
 if __name__ == "__main__":
+    signed = Gateway(pathlib.Path(__file__).with_name("iam.yaml"))
     with Gateway() as running:
         client_of_all = client(running)
         main("sdk-python", running)

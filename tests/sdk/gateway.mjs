@@ -13,12 +13,13 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 /** Loads a package from where the script that runs this has installed it. */
 export const fromTools = createRequire(join(process.env.CAUSEWAY_TEST_MODULES ?? root, "index.js"));
 
-/** Starts `causeway dev` on free ports over the repository's own definitions; `stop` ends it and checks its exit code. */
-export async function startGateway() {
+/** Starts `causeway dev`, or `run` with a configuration, on free ports over the repository's own definitions; `stop` ends it and checks its exit code. */
+export async function startGateway(config) {
   const binary = process.env.CAUSEWAY_BIN ?? join(root, "target/debug/causeway");
+  const mode = config ? ["run", "--config", config, "--log-level", "error"] : ["dev"];
   const flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "off"];
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("CAUSEWAY_")));
-  const child = spawn(binary, ["dev", join(root, "routes"), ...flags], { env, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(binary, [...mode, join(root, "routes"), ...flags], { env, stdio: ["ignore", "pipe", "inherit"] });
   process.on("exit", () => child.kill("SIGKILL"));
   const [line] = await once(createInterface(child.stdout), "line");
   const found = /^listening public=(\S+) admin=(\S+)$/.exec(line);

@@ -13,11 +13,15 @@ BINARY = os.environ.get("CAUSEWAY_BIN", str(ROOT / "target/debug/causeway"))
 
 
 class Gateway:
-    """`causeway dev` on free ports, over the repository's own definitions."""
+    """`causeway dev`, or `run` with a configuration, on free ports, over the repository's own definitions."""
+
+    def __init__(self, config=None):
+        self.config = config
 
     def __enter__(self):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CAUSEWAY_")}
-        command = [BINARY, "dev", str(ROOT / "routes"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        mode = ["run", "--config", str(self.config), "--log-level", "error"] if self.config else ["dev"]
+        command = [BINARY, *mode, str(ROOT / "routes"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self.process = subprocess.Popen(
             command + ["--access-log", "off"], stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { join } from "node:path";
 
-import { fromTools, main, soon, startGateway, test } from "./gateway.mjs";
+import { fromTools, main, root, soon, startGateway, test } from "./gateway.mjs";
 
 const sdk = fromTools("@aws-sdk/client-apigatewaymanagementapi");
 const WebSocket = fromTools("ws");
@@ -13,12 +14,13 @@ const LARGEST = 128 * 1024;
 // Text that compression hardly makes smaller.
 const NOISE = randomBytes((LARGEST * 3) / 4).toString("base64");
 
-function client(gateway, path = "chat/dev") {
+function client(gateway, path = "chat/dev", more = {}) {
   return new sdk.ApiGatewayManagementApiClient({
     endpoint: `http://${gateway.public}/${path}`,
     region: "eu-west-1",
     credentials: { accessKeyId: "AKIDEXAMPLE", secretAccessKey: "not-a-secret" },
     maxAttempts: 1,
+    ...more,
   });
 }
 
@@ -116,6 +118,61 @@ test("the_four_errors_are_raised_as_their_own_classes", [212], async (gateway) =
   socket.terminate();
 });
 
+const signer = (accessKeyId, secretAccessKey, more = {}) => ({
+  region: "us-east-1",
+  credentials: { accessKeyId, secretAccessKey },
+  ...more,
+});
+
+/** What the SDK makes of an error type that its service model does not name. */
+async function refused(name, start, promise) {
+  await assert.rejects(promise, (error) => {
+    assert.equal(error.name, name);
+    assert.equal(error.$metadata.httpStatusCode, 403);
+    assert.ok(error.message.startsWith(start), error.message);
+    return true;
+  });
+}
+
+// checklist: 184, 203, 205
+test("signed_calls_do_what_their_policies_allow", [184, 203, 205], async (_, signed) => {
+  const socket = await chat(signed);
+  const id = await idOf(socket);
+  const ann = client(signed, "chat/dev", signer("AKIAANN", "secret-of-ann-0001"));
+  let came = next(socket);
+  await post(ann, id, "signed");
+  assert.equal(await came, "signed");
+  assert.equal((await get(ann, id)).Identity.SourceIp, "127.0.0.1");
+  const poster = client(signed, "chat/dev", signer("AKIAPOST", "secret-of-post-001"));
+  came = next(socket);
+  await post(poster, id, "may post");
+  assert.equal(await came, "may post");
+  await assert.rejects(remove(poster, id), (error) => {
+    assert.equal(error.name, "AccessDeniedException");
+    const text = error.message || error.Message;
+    assert.ok(text.endsWith(":chat/dev/DELETE/@connections/{connectionId}"), text);
+    return true;
+  });
+  const closed = once(socket, "close");
+  assert.equal((await remove(ann, id)).$metadata.httpStatusCode, 204);
+  await soon("the close", closed);
+  await raises(sdk.GoneException, 410, get(ann, id));
+});
+
+// checklist: 201, 202
+test("a_wrong_key_secret_or_clock_is_refused", [201, 202], async (_, signed) => {
+  const socket = await chat(signed);
+  const id = await idOf(socket);
+  const of = (...given) => get(client(signed, "chat/dev", signer(...given)), id);
+  await refused("UnrecognizedClientException", "The security token", of("AKIANOBODY", "secret"));
+  await refused("InvalidSignatureException", "The request signature we calculated", of("AKIAANN", "another-secret-01"));
+  const late = { systemClockOffset: -6 * 60 * 1_000 };
+  await refused("InvalidSignatureException", "Signature expired: ", of("AKIAANN", "secret-of-ann-0001", late));
+  socket.terminate();
+});
+
 const gateway = await startGateway();
-await main("sdk-javascript", gateway);
+const signed = await startGateway(join(root, "tests/sdk/iam.yaml"));
+await main("sdk-javascript", gateway, signed);
 await gateway.stop();
+await signed.stop();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::EpochMillis;
 use crate::cluster::registry::NodeInfo;
-use crate::context::{ConnectionContext, Profile};
+use crate::context::{Caller, ConnectionContext, Profile};
 use crate::ids::{ApiId, ConnectionId, StageName};
 
 #[derive(Serialize, Deserialize)]
@@ -39,8 +39,24 @@ struct RecordForm<'a> {
     domain_name: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     user_agent: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    caller: Option<CallerForm<'a>>,
     connected_at: u64,
     source_ip: IpAddr,
+}
+
+/// Who signed the handshake.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallerForm<'a> {
+    #[serde(borrow)]
+    account: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    arn: Cow<'a, str>,
+    #[serde(borrow)]
+    access_key: Cow<'a, str>,
 }
 
 /// A node as JSON.
@@ -74,6 +90,12 @@ pub(super) fn write_record(context: &ConnectionContext) -> String {
         stage: Cow::Borrowed(profile.stage.as_str()),
         domain_name: Cow::Borrowed(&profile.domain_name),
         user_agent: profile.user_agent.as_deref().map(Cow::Borrowed),
+        caller: profile.caller.as_deref().map(|caller| CallerForm {
+            account: Cow::Borrowed(&caller.account),
+            id: Cow::Borrowed(&caller.id),
+            arn: Cow::Borrowed(&caller.arn),
+            access_key: Cow::Borrowed(&caller.access_key),
+        }),
         connected_at: context.connected_at.0,
         source_ip: context.source_ip,
     };
@@ -88,6 +110,14 @@ pub(super) fn read_record(id: ConnectionId, json: &[u8]) -> Option<ConnectionCon
         stage: StageName::parse(&form.stage).ok()?,
         domain_name: form.domain_name.into(),
         user_agent: form.user_agent.map(Into::into),
+        caller: form.caller.map(|caller| {
+            Box::new(Caller {
+                account: caller.account.into(),
+                id: caller.id.into(),
+                arn: caller.arn.into(),
+                access_key: caller.access_key.into(),
+            })
+        }),
     };
     let connected_at = EpochMillis(form.connected_at);
     Some(ConnectionContext { id, connected_at, source_ip: form.source_ip, profile: Arc::new(profile) })
@@ -103,6 +133,10 @@ mod tests {
         let json = r#"{"api":"chat","stage":"prod","domainName":"chat.example.com","userAgent":"say \"hi\"","connectedAt":17,"sourceIp":"192.0.2.7"}"#;
         let context = read_record(id, json.as_bytes()).unwrap();
         assert_eq!(context.profile.user_agent.as_deref(), Some("say \"hi\""));
+        assert_eq!(write_record(&context), json);
+        let json = r#"{"api":"chat","stage":"prod","domainName":"h","caller":{"account":"123456789012","id":"AIDAX","arn":"arn:aws:iam::123456789012:user/ann","accessKey":"AKIAX"},"connectedAt":17,"sourceIp":"192.0.2.7"}"#;
+        let context = read_record(id, json.as_bytes()).unwrap();
+        assert_eq!(context.profile.caller.as_ref().unwrap().access_key.as_ref(), "AKIAX");
         assert_eq!(write_record(&context), json);
         let json = r#"{"address":"10.0.0.7:9443","name":"gw-1","version":"0.1.0","startedAt":5}"#;
         assert_eq!(write_node(&read_node(json.as_bytes()).unwrap()), json);

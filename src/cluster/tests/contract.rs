@@ -42,6 +42,7 @@ pub(super) fn connection(of: Incarnation, slot: u32) -> ConnectionContext {
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
                 .into(),
         ),
+        caller: None,
     };
     let [_, _, _, a, b] = (u64::from(slot) * 7_919 + 13).to_be_bytes()[3..] else { unreachable!() };
     ConnectionContext {
@@ -312,6 +313,12 @@ pub(super) async fn a_record_comes_back_as_it_was(stand: &Stand) {
     odd.profile = Arc::new(Profile {
         user_agent: Some("quote \" backslash \\ tab \t umlaut ü zero \0".into()),
         domain_name: "chat.example.com:8443".into(),
+        caller: Some(Box::new(crate::context::Caller {
+            account: "123456789012".into(),
+            id: "AROAEXAMPLE:s".into(),
+            arn: "arn:aws:sts::123456789012:assumed-role/fn/s".into(),
+            access_key: "ASIAEXAMPLE".into(),
+        })),
         ..(*odd.profile).clone()
     });
     let mut bare = connection(Incarnation::new(0), 0);

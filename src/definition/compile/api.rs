@@ -8,6 +8,7 @@ use super::super::{Api, BinaryFrames, Domain, Stage};
 use super::{complain, no_reference, route, selection, stage};
 use crate::document::{Document, Node, Place, Report};
 use crate::ids::{ApiId, RouteKey, StageName};
+use crate::lang::policy::{Kind, Policy, Step};
 use crate::routing::WebSocketRoutes;
 
 /// What files claim for themselves, and where.
@@ -47,6 +48,7 @@ pub(crate) fn compile(document: &Document<ApiFile>, claims: &mut Claims, report:
 
     let domains = domains(file, root.at("domains"), claims, report);
     let callback_origins = callback_origins(file, root.at("callbackOrigins"), report);
+    let policy = file.policy.as_ref().and_then(|document| policy(document, root.at("policy"), report));
     let routes: Vec<(RouteKey, _)> = others;
     Some(Api {
         id: id?,
@@ -58,6 +60,7 @@ pub(crate) fn compile(document: &Document<ApiFile>, claims: &mut Claims, report:
         default_endpoint_disabled: file.disable_execute_api_endpoint.unwrap_or(false),
         domains,
         callback_origins,
+        policy,
         connect,
         disconnect,
         routes: WebSocketRoutes::new(expression?, routes),
@@ -116,6 +119,21 @@ fn domain(
         claims.domains.insert(claim, (Arc::clone(report.file()), node.at("domainName").place));
     }
     Some(Domain { name, key, stage: stage? })
+}
+
+/// The API's own policy; what is wrong with it is reported at its place in the document.
+fn policy(document: &serde_json::Value, node: &Node, report: &mut Report) -> Option<Arc<Policy>> {
+    match Policy::parse(document, Kind::Resource) {
+        Ok(policy) => Some(Arc::new(policy)),
+        Err(error) => {
+            let place = error.path.iter().fold(node, |node, step| match step {
+                Step::Key(key) => node.at(key),
+                Step::Index(index) => node.items().nth(*index).unwrap_or(node),
+            });
+            complain(report, place, error.to_string());
+            None
+        }
+    }
 }
 
 /// Labels of letters, digits and `-`, joined by dots, 253 characters in all (RFC 1123); lower case.

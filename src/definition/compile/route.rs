@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::file::{Entries, IntegrationType, Ordering as OrderChoice, RouteFile};
-use super::super::{Ordering, Route, Stage};
+use super::super::file::{AuthorizationType, Entries, IntegrationType, Ordering as OrderChoice, RouteFile};
+use super::super::{Authorization, Ordering, Route, Stage};
 use super::integration;
 use crate::document::{Node, Report};
 use crate::ids::{RouteKey, StageName};
@@ -35,6 +35,12 @@ pub(super) fn compile(
         let place = node.at("requestParameters").key_place(name);
         report.at(place, "a required parameter is known but not supported yet, expected `required: false`");
     }
+    // Its outcome is that of the whole connection (specification 8.1.1).
+    if file.authorization_type == Some(AuthorizationType::AwsIam) && key != "$connect" {
+        let message =
+            "`authorizationType` is `AWS_IAM`, expected it on `$connect` only: it protects the whole connection";
+        report.at(node.key_place("authorizationType"), message);
+    }
     if file.api_key_required == Some(true) {
         report
             .at(node.key_place("apiKeyRequired"), "`apiKeyRequired` is known but not supported yet, expected `false`");
@@ -63,6 +69,12 @@ pub(super) fn compile(
         ordering: match file.ordering {
             Some(OrderChoice::Serial) => Ordering::Serial,
             Some(OrderChoice::Parallel) | None => Ordering::Parallel,
+        },
+        authorization: match file.authorization_type {
+            Some(AuthorizationType::AwsIam) => Authorization::Iam,
+            Some(AuthorizationType::None | AuthorizationType::Custom | AuthorizationType::Jwt) | None => {
+                Authorization::None
+            }
         },
     })
 }

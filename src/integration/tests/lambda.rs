@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::context::Caller;
 use crate::definition::{Function, FunctionUri, Lambda};
 use crate::secret::Secret;
 use crate::sigv4::Credentials;
@@ -124,6 +125,27 @@ async fn what_there_is_not_is_left_out() {
             assert!(tree.get(absent).is_none(), "{text}");
         }
         assert!(!text.contains("null"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_signed_the_handshake_is_in_every_event() {
+    let mut world = World::new();
+    let caller = Caller {
+        account: "123456789012".into(),
+        id: "AIDAX".into(),
+        arn: "arn:aws:iam::123456789012:user/ann".into(),
+        access_key: "AKIAX".into(),
+    };
+    let profile = Profile { caller: Some(Box::new(caller)), ..(*world.connection.profile).clone() };
+    world.connection.profile = Arc::new(profile);
+    let expected = concat!(
+        r#""identity":{"userArn":"arn:aws:iam::123456789012:user/ann","userAgent":"Mozilla/5.0","#,
+        r#""accountId":"123456789012","caller":"AIDAX","sourceIp":"192.0.2.1","accessKey":"AKIAX","user":"AIDAX"},"#
+    );
+    for ctx in [world.connect(), world.message(), world.disconnect()] {
+        let text = event(&ctx, &Message::from_string(""));
+        assert!(text.contains(expected), "{text}");
     }
 }
 

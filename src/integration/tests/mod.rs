@@ -51,6 +51,7 @@ impl World {
             stage: StageName::parse("prod").unwrap(),
             domain_name: "ws.example.com".into(),
             user_agent: Some("Mozilla/5.0".into()),
+            caller: None,
         };
         let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         Self {

@@ -26,6 +26,7 @@ pub(crate) struct Builder {
     backend: Option<String>,
     tls: Option<(rcgen::CertifiedKey<rcgen::KeyPair>, Arc<rustls::ClientConfig>)>,
     options: Options,
+    config: Option<String>,
     change: Vec<Change>,
 }
 
@@ -62,6 +63,11 @@ impl Builder {
     pub(crate) fn settings(mut self, change: impl FnOnce(&mut Settings) + 'static) -> Self {
         self.change.push(Box::new(change));
         self
+    }
+
+    /// With this as `causeway.yaml`.
+    pub(crate) fn config_yaml(self, text: &str) -> Self {
+        Self { config: Some(text.to_owned()), ..self }
     }
 
     /// As `causeway run` serves, with this token for callbacks.
@@ -104,7 +110,13 @@ impl Builder {
             self.options.tls_cert = Some(cert);
             self.options.tls_key = Some(key);
         }
-        let mut settings = Settings::resolve(self.options, None, &|_| None).unwrap_or_else(|e| panic!("{e}"));
+        let config = self.config.map(|text| {
+            let path = folder.path().join("causeway.yaml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let mut settings =
+            Settings::resolve(self.options, config.as_deref(), &|_| None).unwrap_or_else(|e| panic!("{e}"));
         // A test waits for what it asserts, not for stragglers.
         settings.drain_interval = std::time::Duration::from_millis(10);
         for change in self.change {
@@ -149,6 +161,7 @@ impl TestGateway {
             backend: None,
             tls: None,
             options: Options::default(),
+            config: None,
             change: Vec::new(),
         }
     }

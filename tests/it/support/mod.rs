@@ -7,6 +7,7 @@ mod frame;
 mod functions;
 mod gateway;
 mod http;
+mod sign;
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,8 +17,9 @@ pub(crate) use client::{Client, Connect, FIXED_KEY};
 pub(crate) use deflate::{deflate, inflate};
 pub(crate) use frame::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT};
 pub(crate) use functions::{Functions, accepted, error};
-pub(crate) use gateway::{TestGateway, refusal_of, self_signed};
+pub(crate) use gateway::{Builder, TestGateway, refusal_of, self_signed};
 pub(crate) use http::{HttpAnswer, Wire, read_answer};
+pub(crate) use sign::Signer;
 
 /// How long anything may take that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

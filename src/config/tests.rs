@@ -531,30 +531,38 @@ fn what_is_wrong_with_identities_is_told_with_its_place() {
     assert_eq!(
         problems(
             &[],
-            "iam:
-  account: 12
+            "iam:\n  account: 12\n  users:\n    ann:\n      access-keys: [{secret: 0123456789abcdef}]\n    bob: {acess-keys: []}\n"
+        ),
+        [
+            "2:12: `account` is 12, expected 12 digits, in quotes",
+            "5:21: `id` is missing, expected 4 to 128 letters, digits and `_`",
+            "6:11: unknown key `acess-keys`, expected `access-keys`?",
+        ]
+    );
+    let text = "iam:
   users:
     ann:
       access-keys:
         - {id: AKIA, secret: short}
-        - {secret: 0123456789abcdef}
       policies:
         - Version: 2012-10-17
           Statement:
             - Effect: Allow
               Action: [a:b, Invoke]
               Resource: '*'
-    bob:
-      acess-keys: []
   roles:
     fn:
       sessions:
         - {name: s1, id: AKIA, secret: 0123456789abcdef, session-token: '', expires: soon}
-"
-        ),
+";
+    assert_eq!(
+        problems(&[], text),
         [
-            "2:12: `account` is 12, expected 12 digits, in quotes",
-            "6:11: `secret` is too short, expected at least 16 characters",
+            "5:30: `secret` is too short, expected at least 16 characters",
+            "10:23: the policy.Statement[0].Action has `Invoke`, expected actions such as `execute-api:Invoke`",
+            "15:26: access key `AKIA` is there already, expected another id",
+            "15:73: `session-token` is empty, expected the token that goes along with the key",
+            "15:86: `expires` is no time, expected one such as `2030-01-31T12:00:00Z`",
         ]
     );
 }

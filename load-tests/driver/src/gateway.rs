@@ -55,6 +55,8 @@ pub fn start(pins: Pins, how: &Start<'_>) -> Result<Service> {
     command
         .arg("dev")
         .arg(Path::new(HERE).join("routes"))
+        .arg("--config")
+        .arg(Path::new(HERE).join("causeway.yaml"))
         .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .env("CAUSEWAY_LOAD_ORIGIN", format!("http://{}", how.origin));
     if let Some(identity) = how.tls {

@@ -11,7 +11,7 @@ use crate::gauge;
 use crate::net::fleet::Opened;
 use crate::net::socket::Tune;
 use crate::net::ws::{self, Headers};
-use crate::net::{Fleet, Opening, Speaks, http1};
+use crate::net::{Fleet, Opening, Speaks, http1, sign};
 use crate::process::Process;
 
 /// The stage of `routes/load.yaml`.
@@ -135,6 +135,15 @@ impl Service {
             Kind::Gateway => format!("/{STAGE}/@connections/{}", whom.replace('=', "%3D")),
             Kind::Echo | Kind::Nchan => format!("/pub/{whom}"),
         };
-        http1::post(self.plain, &path, body.as_bytes(), self.token.as_deref())
+        let bearer = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        http1::post(self.plain, &path, body.as_bytes(), &bearer.unwrap_or_default())
+    }
+
+    /// The same to the gateway, signed now.
+    pub fn signed_post(&self, id: &str, body: &str) -> Vec<u8> {
+        let path = format!("/{STAGE}/@connections/{}", id.replace('=', "%3D"));
+        let now = time::OffsetDateTime::now_utc();
+        let signature = sign::headers(&self.plain.to_string(), &path, body.as_bytes(), now);
+        http1::post(self.plain, &path, body.as_bytes(), &signature)
     }
 }

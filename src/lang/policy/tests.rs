@@ -277,6 +277,26 @@ fn what_is_wrong_is_told_with_the_way_to_it() {
     assert_eq!(wrong(many, Kind::Identity), "the policy.Statement has more than 500 statements");
 }
 
+/// Prints what one evaluation costs. Run by `cargo test --release -- --ignored --nocapture evaluation_of_twenty`.
+#[test]
+#[ignore = "a measurement, meaningful in a release build alone"]
+fn evaluation_of_twenty_statements_is_quick() {
+    let statement = |n: usize| {
+        let resource = format!("arn:aws:execute-api:us-east-1:123456789012:api{n}/prod/*/@connections/*");
+        json!({"Effect": if n % 5 == 0 { "Deny" } else { "Allow" }, "Action": ["execute-api:Invoke", "execute-api:ManageConnections"], "Resource": resource})
+    };
+    let policy = statements(&(0..20).map(statement).collect::<Vec<_>>().into());
+    let resource = "arn:aws:execute-api:us-east-1:123456789012:api19/prod/POST/@connections/{connectionId}";
+    let rounds = 1_000_000;
+    let started = tokio::time::Instant::now();
+    for _ in 0..rounds {
+        assert_eq!(ask(&policy, std::hint::black_box("execute-api:ManageConnections"), resource), Verdict::Allow);
+    }
+    let each = started.elapsed().as_secs_f64() / f64::from(rounds) * 1e6;
+    println!("{each:.3} µs for 20 statements");
+    assert!(each < 2.0, "{each:.3} µs");
+}
+
 /// Slow and plain: what the fast matcher must agree with.
 fn matches(pattern: &[char], text: &[char]) -> bool {
     match pattern.split_first() {

@@ -3,21 +3,26 @@
 //! The libFuzzer targets and the replay of the kept corpora (`tests/corpora.rs`) both call these. A function returns
 //! normally for every input; a panic is a finding.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
+use causeway::clock::EpochMillis;
 use causeway::definition::{self, empty_environment};
 use causeway::fuzzing::{Opening, client, link_frames, link_hello, listen, opening, proxy_header as read_header};
 use causeway::gateway::is_loopback_name;
 use causeway::ids::{ConnectionId, RouteKey};
+use causeway::lang::policy::{Facts, Kind, Policy, Question, Verdict};
 use causeway::lang::{JsonPath, Selection, Template, Variable, Variables, loose};
 use causeway::limits::Limits;
 use causeway::message::Message;
 use causeway::routing::websocket::WebSocketRoutes;
+use causeway::secret::Secret;
 use causeway::server::{ForwardedHeader, Networks};
 use causeway::session::negotiate;
 use causeway::session::tls::{TlsSession, TlsStatus};
+use causeway::sigv4::{self, Claim, Credentials, DerivedKeys, Expected, Scope};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
@@ -40,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     ("offer", offer),
     ("tls", tls),
     ("link", link),
+    ("policy", policy),
+    ("signature", signature),
 ];
 
 /// Splits an input in two texts at its first line end.
@@ -71,6 +78,82 @@ pub fn selection(data: &[u8]) {
     {
         assert_eq!(**text, path.find(tree).to_text().unwrap_or_default(), "{expression:?} on {payload:?}");
     }
+}
+
+/// First line an action and a resource with a space between, the rest a policy: whatever it is, evaluating it ends, and a
+/// statement that denies everything makes every answer a denial.
+pub fn policy(data: &[u8]) {
+    let Some((question, document)) = two_texts(data) else { return };
+    let Ok(mut document) = serde_json::from_str::<serde_json::Value>(document) else { return };
+    let (action, resource) = question.split_once(' ').unwrap_or((question, ""));
+    let own = "arn:aws:execute-api:us-east-1:123456789012:chat";
+    for kind in [Kind::Identity, Kind::Resource] {
+        let Ok(policy) = Policy::parse(&document, kind) else { continue };
+        let question = Question { action, resource, own, principals: &["arn:aws:iam::1:user/a"], facts: &Fixed };
+        assert_eq!(policy.evaluate(&question), policy.evaluate(&question));
+    }
+    let deny = serde_json::json!({"Effect": "Deny", "Action": "*", "Resource": "*"});
+    if let Some(serde_json::Value::Array(statements)) = document.get_mut("Statement") {
+        statements.push(deny);
+        if let Ok(policy) = Policy::parse(&document, Kind::Identity) {
+            let question = Question { action, resource, own, principals: &[], facts: &Fixed };
+            assert_eq!(policy.evaluate(&question), Verdict::Deny);
+        }
+    }
+}
+
+impl Facts for Fixed {
+    fn values(&self, key: &str) -> Vec<Cow<'_, str>> {
+        match key {
+            "aws:sourceip" => vec!["192.0.2.7".into()],
+            "aws:username" => vec!["a*?${aws:username}".into()],
+            "aws:many" => vec!["1".into(), "2020-04-01T00:00:00Z".into(), "true".into()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Lines: method, path, query, then headers as `name: value`, an empty line, a body. Nobody here knows the secret, so
+/// nothing that is read may verify; and what ours signs of it must.
+pub fn signature(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+    let mut lines = head.split('\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let (method, path, query) = (next(), next(), next());
+    let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
+    let scope = Scope { region: "us-east-1", service: "execute-api" };
+    let (secret, keys) = (Secret::new("a secret that nobody knows"), DerivedKeys::default());
+    let expected = Expected { secret: &secret, keys: &keys, scope, hosts: &[] };
+    let now = EpochMillis(1_710_270_238_000);
+    let request = sigv4::Request { method, path, query, headers: &headers };
+    if let Ok(claim) = Claim::read(&request, scope) {
+        let _refused = claim.check(&request, now);
+        assert!(claim.verify(&request, body.as_bytes(), &expected).is_err());
+    }
+    let is_ours = |name: &str| !["authorization", "x-amz-date", "x-amz-content-sha256"].contains(&name);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let mut headers: Vec<(&str, &str)> = headers
+        .into_iter()
+        .filter(|(name, _)| !name.is_empty() && name.chars().all(is_plain) && !name.eq_ignore_ascii_case("host"))
+        .filter(|(name, _)| is_ours(&name.to_ascii_lowercase()) && !name.eq_ignore_ascii_case("x-amz-security-token"))
+        .take(20)
+        .collect();
+    headers.push(("host", "h"));
+    if query.contains("X-Amz-") || query.contains('%') || path.contains("/.") || path.contains("%2") {
+        return;
+    }
+    let unsigned = sigv4::Request { method, path, query, headers: &headers };
+    let credentials = Credentials { access_key: "AKIA".into(), secret: secret.clone(), session_token: None };
+    let added = sigv4::sign(&credentials, &keys, scope, &unsigned, body.as_bytes(), now);
+    let mut signed = headers.clone();
+    signed.extend(added.iter().map(|(name, value)| (*name, value.as_str())));
+    let request = sigv4::Request { headers: &signed, ..unsigned };
+    let claim = Claim::read(&request, scope).expect("ours is whole");
+    claim.check(&request, now).expect("ours is of now");
+    claim.verify(&request, body.as_bytes(), &expected).expect("ours is right");
+    let longer = format!("{body}.");
+    assert!(claim.verify(&request, longer.as_bytes(), &expected).is_err());
 }
 
 /// First line a JSONPath, the rest a document.

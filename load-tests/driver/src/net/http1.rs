@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, bail};
 
-/// A keep-alive POST of `body`.
-pub fn post(host: SocketAddr, path: &str, body: &[u8], bearer: Option<&str>) -> Vec<u8> {
-    let authorization =
-        bearer.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+/// A keep-alive POST of `body`, with header lines that authorize it.
+pub fn post(host: SocketAddr, path: &str, body: &[u8], authorization: &str) -> Vec<u8> {
     let mut out = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{authorization}Content-Length: {}\r\n\r\n",
         body.len()

@@ -3,6 +3,7 @@
 pub mod fleet;
 pub mod http1;
 pub mod link;
+pub mod sign;
 pub mod socket;
 pub mod tls;
 pub mod ws;

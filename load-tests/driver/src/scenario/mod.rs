@@ -32,6 +32,8 @@ pub enum Scenario {
     Echo,
     /// Posts to one session each, beside nchan's.
     Push,
+    /// Signed posts to one session each, beside unsigned ones.
+    PushSigned,
     /// Posts to a thousand members, beside nchan's.
     Fanout,
     /// Sessions that never read while their group is sent to.
@@ -58,6 +60,7 @@ impl Scenario {
             Self::Connect => connect::NAME,
             Self::Echo => echo::NAME,
             Self::Push => push::NAME,
+            Self::PushSigned => push::SIGNED,
             Self::Fanout => fanout::NAME,
             Self::SlowReaders => slow::NAME,
             Self::Fuzz => fuzz::NAME,
@@ -74,6 +77,7 @@ impl Scenario {
             Self::Connect => &connect::FIGURES,
             Self::Echo => &echo::FIGURES,
             Self::Push => &push::FIGURES,
+            Self::PushSigned => &push::SIGNED_FIGURES,
             Self::Fanout => &fanout::FIGURES,
             Self::SlowReaders => &slow::FIGURES,
             Self::Fuzz => &fuzz::FIGURES,
@@ -90,6 +94,7 @@ impl Scenario {
             Self::Connect => connect::run(lab),
             Self::Echo => echo::run(lab),
             Self::Push => push::run(lab),
+            Self::PushSigned => push::run_signed(lab),
             Self::Fanout => fanout::run(lab),
             Self::SlowReaders => slow::run(lab),
             Self::Fuzz => fuzz::run(lab),

@@ -1,4 +1,5 @@
-//! Posts to one session each: `@connections` by id, beside nchan's publisher on channels with one subscriber.
+//! Posts to one session each: `@connections` by id, beside nchan's publisher on channels with one subscriber; and signed
+//! ones beside unsigned ones.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,19 @@ pub const NAME: &str = "push";
 /// The one figure.
 pub const FIGURES: [Figure; 1] =
     [Figure { name: "CPU per delivery by id, µs", peer: "nchan", bar: Bar::RatioBelow(1.0) }];
+
+/// Name of the scenario with signatures.
+pub const SIGNED: &str = "push-signed";
+
+/// Its one figure: a signature over 1 KiB is verified for each post, and policies are asked.
+pub const SIGNED_FIGURES: [Figure; 1] = [Figure {
+    name: "CPU per signed post of 1 KiB, µs",
+    peer: "unsigned",
+    bar: Bar::RatioAtMost(1.3),
+}];
+
+/// Bytes of a post that may be signed.
+const SIGNED_BYTES: usize = 1_024;
 
 const SESSIONS: usize = 256;
 const PUBLISHERS: usize = 16;
@@ -44,6 +58,35 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let scores = duel::run(lab.options.rounds, sides, &|| lab.step())?;
     if let [gateway, peer] = scores.as_slice() {
         lab.compare(NAME, &FIGURES[0], gateway, peer);
+    }
+    Ok(())
+}
+
+/// Signed posts to one gateway, unsigned ones to another. Posts are signed once: a signature counts for five minutes, and
+/// each costs the gateway the same as a new one.
+pub fn run_signed(lab: &mut Lab) -> Result<()> {
+    lab.begin(SIGNED, 2 * (lab.options.rounds + 1));
+    let services = [lab.gateway(Like::Nchan)?, lab.gateway(Like::Nchan)?];
+    let mut sides: Vec<duel::Round<'_>> = Vec::new();
+    for (service, is_signed) in services.iter().zip([true, false]) {
+        if service.kind != Kind::Gateway {
+            bail!("only the gateway checks signatures");
+        }
+        let mut fleet = Fleet::new()?;
+        service.invite(&mut fleet, SESSIONS, &Guests::default())?;
+        let ids = names(&mut fleet)?;
+        service.publishers(&mut fleet, PUBLISHERS)?;
+        let body = "x".repeat(SIGNED_BYTES);
+        let post = |id: &String| {
+            if is_signed { service.signed_post(id, &body) } else { service.post(id, &body) }
+        };
+        let posts: Vec<Vec<u8>> = ids.iter().map(post).collect();
+        let round = lab.round();
+        sides.push(Box::new(move || push(service, &mut fleet, &posts, round)));
+    }
+    let scores = duel::run(lab.options.rounds, sides, &|| lab.step())?;
+    if let [signed, unsigned] = scores.as_slice() {
+        lab.compare(SIGNED, &SIGNED_FIGURES[0], signed, unsigned);
     }
     Ok(())
 }

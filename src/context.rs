@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::EpochMillis;
 use crate::ids::{ApiId, ConnectionId, MessageId, RequestId, StageName};
@@ -22,6 +23,8 @@ pub struct Profile {
     pub user_agent: Option<Box<str>>,
     /// Who signed the handshake, where it had to be signed.
     pub caller: Option<Box<Caller>>,
+    /// Whom an authorizer recognised, where it had to.
+    pub authorized: Option<Box<Authorized>>,
 }
 
 /// Who signed a handshake, as events show it for as long as the connection lives (specification 4.2.5, 8.1.3).
@@ -35,6 +38,15 @@ pub struct Caller {
     pub arn: Box<str>,
     /// `identity.accessKey`: the key's name, not the key.
     pub access_key: Box<str>,
+}
+
+/// Whom an authorizer recognised, as events show it for as long as the connection lives (specification 8.2.8).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authorized {
+    /// `authorizer.principalId`.
+    pub principal: Box<str>,
+    /// `authorizer.{name}`: what the authorizer says of them, every value a text, in its order. At most 8 KB with the principal.
+    pub context: Vec<(Box<str>, Box<str>)>,
 }
 
 /// What was settled when a connection was made; lives as long as it does, so every byte counts.
@@ -60,6 +72,8 @@ pub struct Handshake {
     pub query: Vec<(String, String)>,
     /// The query string as sent, without `?`; empty when there was none.
     pub raw_query: String,
+    /// How long its authorizer took, when there was one: `authorizer.integrationLatency`.
+    pub authorizer_latency: Option<Duration>,
 }
 
 /// What happened, with what only this kind of event has.
@@ -101,6 +115,22 @@ pub struct RequestContext<'a> {
     pub stage_variables: &'a BTreeMap<String, String>,
 }
 
+impl RequestContext<'_> {
+    /// `$context.authorizer.{name}`.
+    fn authorizer(&self, name: &str) -> Option<Variable<'_>> {
+        let authorized = self.connection.profile.authorized.as_deref()?;
+        let text = match (name, self.event) {
+            ("principalId", _) => &authorized.principal,
+            ("integrationLatency", Event::Connect(handshake)) => {
+                let millis = handshake.authorizer_latency?.as_millis();
+                return Some(Variable::Number(i64::try_from(millis).unwrap_or(i64::MAX)));
+            }
+            _ => authorized.context.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)?,
+        };
+        Some(Variable::Text(Cow::Borrowed(text)))
+    }
+}
+
 impl Variables for RequestContext<'_> {
     fn context(&self, path: &str) -> Option<Variable<'_>> {
         let text = |text: &'static str| Some(Variable::Text(Cow::Borrowed(text)));
@@ -139,7 +169,7 @@ impl Variables for RequestContext<'_> {
                 Event::Disconnect(_, reason) => borrowed(reason),
                 Event::Connect(_) | Event::Message(_) => None,
             },
-            _ => None,
+            _ => self.authorizer(path.strip_prefix("authorizer.")?),
         }
     }
 

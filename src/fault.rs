@@ -63,6 +63,16 @@ pub enum Fault {
     Throttled,
     /// No template for the payload and passthrough refused (4.6.1).
     UnsupportedMediaType,
+    /// Something that identifies the client is missing, or its authorizer says it is not known (1.8 rows 3 and 4).
+    Unauthorized,
+    /// The authorizer's policy denies (1.8 row 5).
+    ExplicitlyDenied,
+    /// The authorizer's policy does not allow (1.8 row 6).
+    NotAllowed,
+    /// The authorizer failed, took too long, or could not be called (1.8 row 7).
+    AuthorizerFailure,
+    /// The authorizer's answer is none (1.8 row 8); its message is the bare word `null`.
+    AuthorizerConfiguration,
     /// The integration took longer than its timeout (1.8 row 19).
     IntegrationTimeout,
     /// The integration failed, answered garbage, or could not be reached (1.8 row 20).
@@ -76,6 +86,11 @@ pub enum Fault {
     /// The node cannot take this now; try again, maybe elsewhere.
     Unavailable,
 }
+
+const EXPLICITLY_DENIED: &str =
+    "User is not authorized to access this resource with an explicit deny in an identity-based policy";
+const NOT_ALLOWED: &str = "User is not authorized to access this resource because no identity-based policy allows the \
+                           execute-api:Invoke action";
 
 /// One row of the table.
 #[derive(Debug, Clone)]
@@ -148,6 +163,11 @@ impl Fault {
             Self::TooManyGroups => (429, Some("LimitExceededException"), "Too many groups".into(), "TOO_MANY_GROUPS"),
             Self::Throttled => (429, None, "Too Many Requests".into(), "THROTTLED"),
             Self::UnsupportedMediaType => (415, None, "Unsupported Media Type".into(), "UNSUPPORTED_MEDIA_TYPE"),
+            Self::Unauthorized => (401, None, "Unauthorized".into(), "UNAUTHORIZED"),
+            Self::ExplicitlyDenied => (403, None, EXPLICITLY_DENIED.into(), "ACCESS_DENIED"),
+            Self::NotAllowed => (403, None, NOT_ALLOWED.into(), "ACCESS_DENIED"),
+            Self::AuthorizerFailure => (500, None, "Internal server error".into(), "AUTHORIZER_FAILURE"),
+            Self::AuthorizerConfiguration => (500, None, "".into(), "AUTHORIZER_CONFIGURATION_ERROR"),
             Self::IntegrationTimeout => (504, None, "Endpoint request timed out".into(), "INTEGRATION_TIMEOUT"),
             Self::IntegrationFailure => (500, None, "Internal server error".into(), "INTEGRATION_FAILURE"),
             Self::FunctionFailed => (502, None, "Internal server error".into(), "INTEGRATION_FAILURE"),
@@ -180,7 +200,7 @@ impl Fault {
         let _infallible = write!(
             text,
             "{{\"message\": {}, \"connectionId\":\"{connection}\", \"requestId\":\"{request}\"}}",
-            json_string(&message)
+            if matches!(self, Self::AuthorizerConfiguration) { "null".to_owned() } else { json_string(&message) }
         );
         text
     }

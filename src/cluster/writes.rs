@@ -270,6 +270,7 @@ mod tests {
                 domain_name: "d".into(),
                 user_agent: None,
                 caller: None,
+                authorized: None,
             }),
         }
     }

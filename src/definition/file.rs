@@ -14,6 +14,7 @@ use crate::units::{ByteSize, Limit};
 
 /// What the format knows and the gateway does not do.
 const LATER: &str = "is known but not supported yet";
+const CALLED_AS: &str = "is known but not supported yet: functions are called with the gateway's own credentials";
 const FIXED: &str = "is fixed by the type of the integration";
 const ALWAYS: &str = "has no meaning here: what a file says is what is served";
 
@@ -71,9 +72,9 @@ pub(super) struct ApiFile {
     /// Where the API key is found.
     #[schemars(extend("x-unsupported" = LATER))]
     pub(super) api_key_selection_expression: Option<Value>,
-    /// Who may connect.
-    #[schemars(extend("x-unsupported" = LATER))]
-    pub(super) authorizers: Option<Value>,
+    /// Functions that decide who may connect, by name.
+    #[schemars(extend("maxProperties" = 10))]
+    pub(super) authorizers: Option<Entries<AuthorizerFile>>,
     /// Schemas of messages.
     #[schemars(extend("x-unsupported" = LATER))]
     pub(super) models: Option<Value>,
@@ -220,9 +221,9 @@ pub(super) struct RouteFile {
     pub(super) api_key_required: Option<bool>,
     /// How the client is recognised.
     pub(super) authorization_type: Option<AuthorizationType>,
-    /// The authorizer.
-    #[schemars(extend("x-unsupported" = LATER))]
-    pub(super) authorizer_id: Option<Value>,
+    /// With `CUSTOM`: the name of one of the API's `authorizers`.
+    #[schemars(length(min = 1, max = 128))]
+    pub(super) authorizer_id: Option<String>,
     /// Scopes of a token.
     #[schemars(extend("x-unsupported" = LATER))]
     pub(super) authorization_scopes: Option<Value>,
@@ -278,10 +279,47 @@ pub(super) enum AuthorizationType {
     None,
     /// By a signature of a key that `iam` in the process configuration knows; on `$connect` only.
     AwsIam,
-    /// By an authorizer.
-    #[schemars(extend("x-unsupported" = LATER))]
+    /// By a function, which `authorizerId` names; on `$connect` only.
     Custom,
     /// By a token.
+    #[schemars(extend("x-unsupported" = LATER))]
+    Jwt,
+}
+
+/// A function that decides who may connect.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct AuthorizerFile {
+    /// What kind of authorizer.
+    #[schemars(required)]
+    pub(super) authorizer_type: Option<AuthorizerType>,
+    /// The function, by its name, its ARN or its invocation ARN; `${stageVariables.name}` is replaced.
+    #[schemars(required, length(min = 1, max = 2048))]
+    pub(super) authorizer_uri: Option<String>,
+    /// What a handshake must have, else it is answered 401 and the function is not called: `route.request.header.{name}`,
+    /// `route.request.querystring.{name}`, `stageVariables.{name}`, `context.{name}`. Default nothing.
+    #[schemars(extend("maxItems" = 100))]
+    pub(super) identity_source: Option<Vec<String>>,
+    /// How long answers are kept; it has no effect on WebSocket APIs.
+    #[schemars(range(min = 0, max = 3_600))]
+    pub(super) authorizer_result_ttl_in_seconds: Option<u32>,
+    /// It has no effect on WebSocket APIs.
+    pub(super) identity_validation_expression: Option<String>,
+    /// A role to assume.
+    #[schemars(extend("x-unsupported" = CALLED_AS))]
+    pub(super) authorizer_credentials_arn: Option<Value>,
+    /// Issuer and audience of tokens.
+    #[schemars(extend("x-unsupported" = LATER))]
+    pub(super) jwt_configuration: Option<Value>,
+}
+
+/// The kind of authorizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum AuthorizerType {
+    /// A function that gets the handshake.
+    Request,
+    /// Tokens.
     #[schemars(extend("x-unsupported" = LATER))]
     Jwt,
 }
@@ -348,7 +386,7 @@ pub(super) struct IntegrationFile {
     #[schemars(extend("x-unsupported" = LATER))]
     pub(super) connection_id: Option<Value>,
     /// A role to assume.
-    #[schemars(extend("x-unsupported" = "is known but not supported yet: functions are called with the gateway's own credentials"))]
+    #[schemars(extend("x-unsupported" = CALLED_AS))]
     pub(super) credentials_arn: Option<Value>,
     /// The server name to check.
     #[schemars(extend("x-unsupported" = LATER))]

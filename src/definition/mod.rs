@@ -5,6 +5,7 @@
 //! be wrong kept it from being made, with every problem reported at once.
 
 pub mod api;
+pub mod authorizer;
 mod compile;
 #[expect(dead_code, reason = "keys without an effect stand there for the schema alone")]
 mod file;
@@ -17,6 +18,7 @@ pub mod route;
 use std::sync::Arc;
 
 pub use api::{Api, BinaryFrames, Domain, Stage};
+pub use authorizer::{Authorizer, IdentitySource};
 pub use function::{Function, FunctionUri};
 pub use integration::{Group, GroupAction, Http, Integration, Lambda, Mock};
 pub use load::{fingerprint, json_schema, load, load_texts};

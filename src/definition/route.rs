@@ -1,6 +1,8 @@
 //! Route settings.
 
-use super::Integration;
+use std::sync::Arc;
+
+use super::{Authorizer, Integration};
 use crate::ids::RouteKey;
 
 /// How messages of one connection on one route relate.
@@ -29,11 +31,13 @@ pub struct Route {
 }
 
 /// How clients are recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum Authorization {
     /// Not at all.
     #[default]
     None,
     /// By a signature, and by what the signer's policies say (specification 8.3).
     Iam,
+    /// By a function (specification 8.2).
+    Custom(Arc<Authorizer>),
 }

@@ -79,14 +79,14 @@ impl Drop for Accepted {
 }
 
 impl Gateway {
-    /// Decides about a handshake: capacity, signature and policies, then the `$connect` route's integration.
+    /// Decides about a handshake: capacity, signature and policies or an authorizer, then the `$connect` route's integration.
     ///
     /// # Errors
     /// [`Refusal`], which says what the client gets. The answer waits for the connection's record, where there is a registry.
     ///
     /// # Cancel safety
     /// Dropping the future gives the client's place back. Whether the integration heard of it is then unknown.
-    pub async fn connect(self: &Arc<Self>, request: ConnectRequest<'_>) -> Result<Accepted, Refusal> {
+    pub async fn connect(self: &Arc<Self>, mut request: ConnectRequest<'_>) -> Result<Accepted, Refusal> {
         let connecting = Arc::clone(&self.connecting);
         // identify
         let deployed = Arc::clone(&request.stage.load());
@@ -98,27 +98,21 @@ impl Gateway {
         };
         // Declared dead and not yet back: the ids of now would be nobody's.
         let id = self.cluster.mint(self.next_slot()).ok_or(Refusal::Fault(Fault::Unavailable, None))?;
-        let context = ConnectionContext {
+        let mut context = ConnectionContext {
             id,
             connected_at,
             source_ip: request.source_ip,
             profile: self.profiles.intern(Profile {
                 api: request.stage.api.clone(),
                 stage: request.stage.name.clone(),
-                domain_name: request.domain_name.into(),
-                user_agent: request.user_agent.map(Into::into),
+                domain_name: request.domain_name.as_str().into(),
+                user_agent: request.user_agent.as_deref().map(Into::into),
                 caller,
+                authorized: None,
             }),
         };
         let ids = Ids { request: RequestId::random(), time: connected_at };
-        let ctx = RequestContext {
-            connection: &context,
-            request_id: ids.request,
-            event: Event::Connect(&request.handshake),
-            route_key: "$connect",
-            time: ids.time,
-            stage_variables: &deployed.stage.variables,
-        };
+        let ctx = connect_context(&context, &request.handshake, &deployed, ids);
         // admit
         let place = self.take_place(request.source_ip).map_err(|fault| {
             self.record(&request.stage, &deployed, &ctx, &Finished::fault(fault.clone()));
@@ -128,6 +122,20 @@ impl Gateway {
             self.record(&request.stage, &deployed, &ctx, &Finished::fault(fault.clone()));
             return Err(Refusal::Fault(fault, None));
         }
+        match self.ask_authorizer(&request, &deployed, &ctx).await {
+            Ok(None) => {}
+            Ok(Some((authorized, latency))) => {
+                let profile = Profile { authorized: Some(Box::new(authorized)), ..(*context.profile).clone() };
+                context.profile = self.profiles.intern(profile);
+                request.handshake.authorizer_latency = Some(latency);
+            }
+            Err((fault, error)) => {
+                let finished = Finished { error, ..Finished::fault(fault.clone()) };
+                self.record(&request.stage, &deployed, &ctx, &finished);
+                return Err(Refusal::Fault(fault, Some((id, ids.request))));
+            }
+        }
+        let ctx = connect_context(&context, &request.handshake, &deployed, ids);
         // invoke
         let integration = deployed.api.connect.as_ref().and_then(|route| route.integration.as_ref());
         let (finished, verdict) = match self.invoke_connect(integration, &ctx).await {
@@ -206,6 +214,23 @@ impl Gateway {
             Integration::Group(_) => return Err((Fault::ApiConfiguration, None)),
         };
         outcome.map(Some).map_err(|error| (rescue::integration(&error), Some(rescue::chain(&error))))
+    }
+}
+
+/// The exchange of a handshake, with what is known of it by now.
+fn connect_context<'a>(
+    connection: &'a ConnectionContext,
+    handshake: &'a Handshake,
+    deployed: &'a Deployed,
+    ids: Ids,
+) -> RequestContext<'a> {
+    RequestContext {
+        connection,
+        request_id: ids.request,
+        event: Event::Connect(handshake),
+        route_key: "$connect",
+        time: ids.time,
+        stage_variables: &deployed.stage.variables,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::definition::Integration;
 use crate::fault::{Fault, Row};
 use crate::ids::{ConnectionId, RequestId};
 use crate::integration::Outcome;
+use crate::lang::{Variable, Variables as _};
 use crate::telemetry::access_log::{ErrorFields, IntegrationFields};
 use crate::telemetry::labels::{ConnectResult, IntegrationKind, PushResult, RouteKind, SentKind, Success};
 use crate::telemetry::{Entry, StageMetrics};
@@ -153,6 +154,12 @@ impl Gateway {
             error: finished.error.as_deref(),
             request_id: finished.integration_request.as_deref(),
         };
+        // Who was recognised, by whatever name.
+        let more = |path: &str| match ctx.context(path)? {
+            Variable::Text(text) => Some(text),
+            Variable::Number(number) => Some(Cow::Owned(number.to_string())),
+        };
+        entry.more = Some(&more);
         self.access_log.append(|line| deployed.log_format.render(line, &entry));
     }
 
@@ -302,6 +309,8 @@ const fn is_clients(fault: &Fault) -> bool {
         Fault::IntegrationTimeout
         | Fault::IntegrationFailure
         | Fault::FunctionFailed
+        | Fault::AuthorizerFailure
+        | Fault::AuthorizerConfiguration
         | Fault::ApiConfiguration
         | Fault::Internal
         | Fault::Unavailable => false,
@@ -319,6 +328,9 @@ const fn is_clients(fault: &Fault) -> bool {
         | Fault::UnrecognizedClient
         | Fault::ExpiredToken
         | Fault::NotAuthorized(_)
+        | Fault::Unauthorized
+        | Fault::ExplicitlyDenied
+        | Fault::NotAllowed
         | Fault::InvalidConnectionId(_)
         | Fault::Gone
         | Fault::PayloadTooLarge

@@ -4,7 +4,7 @@ use crate::auth::iam::Denied;
 use crate::cluster::DeliveryError;
 use crate::cluster::transport::Response;
 use crate::fault::Fault;
-use crate::integration::InvokeError;
+use crate::integration::{AuthorizeError, InvokeError};
 use crate::session::PushError;
 use crate::sigv4::Refused;
 pub(super) use crate::upstream::chain;
@@ -32,6 +32,17 @@ pub(super) fn integration(error: &InvokeError) -> Fault {
         | InvokeError::MockStatus
         | InvokeError::PathParameter { .. } => Fault::ApiConfiguration,
         InvokeError::UnsupportedMediaType => Fault::UnsupportedMediaType,
+    }
+}
+
+/// What an authorizer's no is to the client (specification 1.8 rows 3 to 8).
+pub(super) const fn unauthorized(error: &AuthorizeError) -> Fault {
+    match error {
+        AuthorizeError::Unidentified(_) | AuthorizeError::Unauthorized => Fault::Unauthorized,
+        AuthorizeError::Failed(_) => Fault::AuthorizerFailure,
+        AuthorizeError::Unusable(_) => Fault::AuthorizerConfiguration,
+        AuthorizeError::Denied => Fault::ExplicitlyDenied,
+        AuthorizeError::NotAllowed => Fault::NotAllowed,
     }
 }
 
@@ -135,6 +146,11 @@ pub(super) const fn for_peer(fault: &Fault) -> Response {
         | Fault::UnrecognizedClient
         | Fault::ExpiredToken
         | Fault::NotAuthorized(_)
+        | Fault::Unauthorized
+        | Fault::ExplicitlyDenied
+        | Fault::NotAllowed
+        | Fault::AuthorizerFailure
+        | Fault::AuthorizerConfiguration
         | Fault::InvalidConnectionId(_)
         | Fault::NoMethod { .. }
         | Fault::InvalidGroup

@@ -72,7 +72,12 @@ impl World {
             source_ip: IpAddr::from([127, 0, 0, 1]),
             domain_name: "a.localhost".to_owned(),
             user_agent: None,
-            handshake: Handshake { headers: Vec::new(), query: Vec::new(), raw_query: String::new() },
+            handshake: Handshake {
+                headers: Vec::new(),
+                query: Vec::new(),
+                raw_query: String::new(),
+                authorizer_latency: None,
+            },
         };
         self.gateway.connect(request).await
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use crate::context::{Event, RequestContext};
+use crate::context::{Event, Handshake, RequestContext};
 use crate::message::Message;
 
 /// The event of an exchange; `message` is the client's, and looked at for messages alone.
@@ -42,6 +42,45 @@ pub(super) fn write(ctx: &RequestContext<'_>, message: &Message) -> String {
     out.out
 }
 
+/// The event that an authorizer gets (specification 8.2): unlike the other it has what made the request an upgrade, and every
+/// map even where there is nothing to put into it.
+pub(super) fn authorizer_request(ctx: &RequestContext<'_>, handshake: &Handshake, method_arn: &str) -> String {
+    let mut out = Writer::with_capacity(2_048);
+    out.open(None);
+    out.text("type", "REQUEST");
+    out.text("methodArn", method_arn);
+    let mut headers = vec![("Connection", vec!["upgrade"]), ("content-length", vec!["0"])];
+    headers.extend(grouped(&handshake.headers, str::eq_ignore_ascii_case));
+    headers.push(("Upgrade", vec!["websocket"]));
+    out.values("headers", "multiValueHeaders", &headers);
+    let query = grouped(&handshake.query, |one, other| one == other);
+    out.values("queryStringParameters", "multiValueQueryStringParameters", &query);
+    out.map("stageVariables", ctx.stage_variables);
+    request_context(&mut out, ctx);
+    out.close();
+    out.out
+}
+
+/// Specification 8.2.8.
+fn authorizer(out: &mut Writer, ctx: &RequestContext<'_>) {
+    let Some(authorized) = ctx.connection.profile.authorized.as_deref() else { return };
+    let latency = match ctx.event {
+        Event::Connect(handshake) => handshake.authorizer_latency,
+        Event::Message(_) | Event::Disconnect(..) => None,
+    };
+    out.open(Some("authorizer"));
+    out.text("principalId", &authorized.principal);
+    for (name, value) in &authorized.context {
+        if latency.is_none() || **name != *"integrationLatency" {
+            out.text(name, value);
+        }
+    }
+    if let Some(latency) = latency {
+        out.bare("integrationLatency", latency.as_millis());
+    }
+    out.close();
+}
+
 /// Specification 4.2.4.
 fn request_context(out: &mut Writer, ctx: &RequestContext<'_>) {
     let connection = ctx.connection;
@@ -50,8 +89,11 @@ fn request_context(out: &mut Writer, ctx: &RequestContext<'_>) {
     out.text("routeKey", ctx.route_key);
     match ctx.event {
         Event::Disconnect(code, _) => out.bare("disconnectStatusCode", code),
-        Event::Message(id) => out.text("messageId", &id.text()),
-        Event::Connect(_) => {}
+        Event::Connect(_) | Event::Message(_) => {}
+    }
+    authorizer(out, ctx);
+    if let Event::Message(id) = ctx.event {
+        out.text("messageId", &id.text());
     }
     out.text("eventType", ctx.event.kind());
     out.text("extendedRequestId", &ctx.request_id.text());

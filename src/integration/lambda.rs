@@ -23,9 +23,9 @@ const MAX_KIND: usize = 128;
 /// How a function says that it failed.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Failure {
+pub(super) struct Failure {
     error_type: Option<String>,
-    error_message: Option<String>,
+    pub(super) error_message: Option<String>,
 }
 
 impl Integrations {
@@ -141,11 +141,11 @@ fn integrated(
     })
 }
 
-fn failure(payload: &[u8]) -> Failure {
+pub(super) fn failure(payload: &[u8]) -> Failure {
     serde_json::from_slice(payload).unwrap_or_default()
 }
 
-fn failed(payload: &[u8]) -> InvokeError {
+pub(super) fn failed(payload: &[u8]) -> InvokeError {
     let kind = failure(payload).error_type;
     let kind = kind.map_or_else(|| "no errorType".to_owned(), |kind| kind.chars().take(MAX_KIND).collect());
     InvokeError::FunctionFailed { kind }

@@ -7,6 +7,7 @@
 //! May import: `upstream`, `definition`, `context`, `lang` and the ground floor. Source: specification 4, 5.
 
 mod answer;
+mod authorizer;
 mod event;
 mod http;
 mod lambda;
@@ -26,6 +27,8 @@ use bytes::Bytes;
 use crate::definition::function::FunctionError;
 use crate::lang::template::RenderError;
 use crate::upstream::{self, LambdaError, UpstreamError};
+
+pub use authorizer::{Asked, AuthorizeError};
 
 /// What a route's integration came to.
 #[derive(Debug, Clone)]

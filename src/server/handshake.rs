@@ -111,7 +111,7 @@ fn event_view(head: &Head, client: &Client) -> Handshake {
     let scheme = if client.is_tls { "https" } else { "http" };
     headers.push(("X-Forwarded-Proto".to_owned(), scheme.to_owned()));
     let query = parse_query(head.query().as_bytes()).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
-    Handshake { headers, query, raw_query: head.query().to_owned() }
+    Handshake { headers, query, raw_query: head.query().to_owned(), authorizer_latency: None }
 }
 
 fn is_trace_id(value: &str) -> bool {

@@ -188,7 +188,7 @@ labels! {
         RequestTimeout "REQUEST_TIMEOUT",
         /// [`Fault::MissingAuthenticationToken`]
         MissingAuthenticationToken "MISSING_AUTHENTICATION_TOKEN",
-        /// [`Fault::AccessDenied`], [`Fault::NotAuthorized`]
+        /// [`Fault::AccessDenied`], [`Fault::NotAuthorized`], [`Fault::ExplicitlyDenied`], [`Fault::NotAllowed`]
         AccessDenied "ACCESS_DENIED",
         /// [`Fault::InvalidSignature`], [`Fault::IncompleteSignature`], [`Fault::UnrecognizedClient`]
         InvalidSignature "INVALID_SIGNATURE",
@@ -212,6 +212,12 @@ labels! {
         Throttled "THROTTLED",
         /// [`Fault::UnsupportedMediaType`]
         UnsupportedMediaType "UNSUPPORTED_MEDIA_TYPE",
+        /// [`Fault::Unauthorized`]
+        Unauthorized "UNAUTHORIZED",
+        /// [`Fault::AuthorizerFailure`]
+        AuthorizerFailure "AUTHORIZER_FAILURE",
+        /// [`Fault::AuthorizerConfiguration`]
+        AuthorizerConfiguration "AUTHORIZER_CONFIGURATION_ERROR",
         /// [`Fault::IntegrationTimeout`]
         IntegrationTimeout "INTEGRATION_TIMEOUT",
         /// [`Fault::IntegrationFailure`]
@@ -261,7 +267,9 @@ impl From<&Fault> for FaultKind {
             Fault::HeadersTooLarge => Self::HeadersTooLarge,
             Fault::RequestTimeout => Self::RequestTimeout,
             Fault::MissingAuthenticationToken => Self::MissingAuthenticationToken,
-            Fault::AccessDenied | Fault::NotAuthorized(_) => Self::AccessDenied,
+            Fault::AccessDenied | Fault::NotAuthorized(_) | Fault::ExplicitlyDenied | Fault::NotAllowed => {
+                Self::AccessDenied
+            }
             Fault::IncompleteSignature(_) | Fault::InvalidSignature(_) | Fault::UnrecognizedClient => {
                 Self::InvalidSignature
             }
@@ -276,6 +284,9 @@ impl From<&Fault> for FaultKind {
             Fault::Throttled => Self::Throttled,
             Fault::UnsupportedMediaType => Self::UnsupportedMediaType,
             Fault::IntegrationTimeout => Self::IntegrationTimeout,
+            Fault::Unauthorized => Self::Unauthorized,
+            Fault::AuthorizerFailure => Self::AuthorizerFailure,
+            Fault::AuthorizerConfiguration => Self::AuthorizerConfiguration,
             Fault::IntegrationFailure | Fault::FunctionFailed => Self::IntegrationFailure,
             Fault::ApiConfiguration => Self::ApiConfiguration,
             Fault::Internal => Self::Internal,
@@ -344,6 +355,11 @@ mod tests {
             Fault::Throttled,
             Fault::UnsupportedMediaType,
             Fault::IntegrationTimeout,
+            Fault::Unauthorized,
+            Fault::ExplicitlyDenied,
+            Fault::NotAllowed,
+            Fault::AuthorizerFailure,
+            Fault::AuthorizerConfiguration,
             Fault::IntegrationFailure,
             Fault::FunctionFailed,
             Fault::ApiConfiguration,
@@ -353,7 +369,7 @@ mod tests {
         for fault in &faults {
             assert_eq!(FaultKind::from(fault).text(), fault.row().response_type);
         }
-        // Some share labels with others: three kinds of signatures one, two kinds of denial another, two of integrations a third.
-        assert_eq!(faults.len(), FaultKind::ALL.len() + 4, "a fault without a sample here");
+        // Some share labels with others: three kinds of signatures one, four kinds of denial another, two of integrations a third.
+        assert_eq!(faults.len(), FaultKind::ALL.len() + 6, "a fault without a sample here");
     }
 }

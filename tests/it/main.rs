@@ -7,6 +7,7 @@
 //! | `lifecycle.rs` | `$connect` before the 101, `$disconnect` after the end, concurrency, order |
 //! | `routing.rs` | which route a message takes |
 //! | `http_integrations.rs` | `HTTP` and `HTTP_PROXY`: what the back-end sees, what the client gets |
+//! | `authorizers.rs` | functions that decide who may connect |
 //! | `lambda.rs` | functions: the events they get, what comes of their answers |
 //! | `lambda_failures.rs` | functions that fail, and an Invoke API that does |
 //! | `mock_and_group.rs` | `MOCK`, templates, groups |
@@ -40,6 +41,7 @@
 
 mod support;
 
+mod authorizers;
 mod bad_input;
 mod compression;
 mod connections;

@@ -22,6 +22,13 @@ pub struct RequestFacts<'a> {
     pub now: EpochMillis,
 }
 
+impl Facts for RequestFacts<'_> {
+    fn values(&self, key: &str) -> Vec<Cow<'_, str>> {
+        let known = Known { request: self, principal: None };
+        known.values(key).into_iter().map(|value| Cow::Owned(value.into_owned())).collect()
+    }
+}
+
 /// A request and its signer.
 pub(super) struct Known<'a> {
     pub(super) request: &'a RequestFacts<'a>,

@@ -170,7 +170,7 @@ impl Iam {
     }
 
     /// The full name of an API.
-    fn own(&self, api: &ApiId) -> String {
+    pub fn own(&self, api: &ApiId) -> String {
         format!("arn:aws:execute-api:{}:{}:{api}", self.region, self.account)
     }
 

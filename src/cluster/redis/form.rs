@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::EpochMillis;
 use crate::cluster::registry::NodeInfo;
-use crate::context::{Caller, ConnectionContext, Profile};
+use crate::context::{Authorized, Caller, ConnectionContext, Profile};
 use crate::ids::{ApiId, ConnectionId, StageName};
 
 #[derive(Serialize, Deserialize)]
@@ -41,6 +41,8 @@ struct RecordForm<'a> {
     user_agent: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     caller: Option<CallerForm<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    authorized: Option<AuthorizedForm<'a>>,
     connected_at: u64,
     source_ip: IpAddr,
 }
@@ -57,6 +59,15 @@ struct CallerForm<'a> {
     arn: Cow<'a, str>,
     #[serde(borrow)]
     access_key: Cow<'a, str>,
+}
+
+/// Whom an authorizer recognised.
+#[derive(Serialize, Deserialize)]
+struct AuthorizedForm<'a> {
+    #[serde(borrow)]
+    principal: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    context: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// A node as JSON.
@@ -96,6 +107,10 @@ pub(super) fn write_record(context: &ConnectionContext) -> String {
             arn: Cow::Borrowed(&caller.arn),
             access_key: Cow::Borrowed(&caller.access_key),
         }),
+        authorized: profile.authorized.as_deref().map(|authorized| AuthorizedForm {
+            principal: Cow::Borrowed(&authorized.principal),
+            context: authorized.context.iter().map(|(n, v)| (Cow::Borrowed(&**n), Cow::Borrowed(&**v))).collect(),
+        }),
         connected_at: context.connected_at.0,
         source_ip: context.source_ip,
     };
@@ -118,6 +133,10 @@ pub(super) fn read_record(id: ConnectionId, json: &[u8]) -> Option<ConnectionCon
                 access_key: caller.access_key.into(),
             })
         }),
+        authorized: form.authorized.map(|authorized| {
+            let context = authorized.context.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
+            Box::new(Authorized { principal: authorized.principal.into(), context })
+        }),
     };
     let connected_at = EpochMillis(form.connected_at);
     Some(ConnectionContext { id, connected_at, source_ip: form.source_ip, profile: Arc::new(profile) })
@@ -137,6 +156,10 @@ mod tests {
         let json = r#"{"api":"chat","stage":"prod","domainName":"h","caller":{"account":"123456789012","id":"AIDAX","arn":"arn:aws:iam::123456789012:user/ann","accessKey":"AKIAX"},"connectedAt":17,"sourceIp":"192.0.2.7"}"#;
         let context = read_record(id, json.as_bytes()).unwrap();
         assert_eq!(context.profile.caller.as_ref().unwrap().access_key.as_ref(), "AKIAX");
+        assert_eq!(write_record(&context), json);
+        let json = r#"{"api":"chat","stage":"prod","domainName":"h","authorized":{"principal":"user-7","context":[["tenant","t\"1"]]},"connectedAt":17,"sourceIp":"192.0.2.7"}"#;
+        let context = read_record(id, json.as_bytes()).unwrap();
+        assert_eq!(context.profile.authorized.as_ref().unwrap().context[0].1.as_ref(), "t\"1");
         assert_eq!(write_record(&context), json);
         let json = r#"{"address":"10.0.0.7:9443","name":"gw-1","version":"0.1.0","startedAt":5}"#;
         assert_eq!(write_node(&read_node(json.as_bytes()).unwrap()), json);

@@ -43,6 +43,7 @@ pub(super) fn connection(of: Incarnation, slot: u32) -> ConnectionContext {
                 .into(),
         ),
         caller: None,
+        authorized: None,
     };
     let [_, _, _, a, b] = (u64::from(slot) * 7_919 + 13).to_be_bytes()[3..] else { unreachable!() };
     ConnectionContext {

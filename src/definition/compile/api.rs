@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::file::{ApiFile, BinaryFrames as FrameChoice, DomainFile, Entries};
 use super::super::{Api, BinaryFrames, Domain, Stage};
-use super::{complain, no_reference, route, selection, stage};
+use super::{authorizer, complain, no_reference, route, selection, stage};
 use crate::document::{Document, Node, Place, Report};
 use crate::ids::{ApiId, RouteKey, StageName};
 use crate::lang::policy::{Kind, Policy, Step};
@@ -34,9 +34,10 @@ pub(crate) fn compile(document: &Document<ApiFile>, claims: &mut Claims, report:
         .map(|stage| (stage.name.clone(), Arc::new(stage)))
         .collect();
 
+    let authorizers = authorizer::compile(file.authorizers.as_ref(), root.at("authorizers"), &stages, report);
     let (mut connect, mut disconnect, mut others) = (None, None, Vec::new());
     for (key, file) in Entries::of(file.routes.as_ref()) {
-        let Some(route) = route::compile(key, file, root.at("routes"), &stages, report) else {
+        let Some(route) = route::compile(key, file, root.at("routes"), (&stages, &authorizers), report) else {
             continue;
         };
         match key.as_str() {

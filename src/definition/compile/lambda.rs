@@ -61,7 +61,7 @@ fn check_parameters(parameters: &[ParameterMapping], node: &Node, report: &mut R
 }
 
 /// The function, its name checked with the variables of every stage that has all it needs.
-fn function(uri: &str, node: &Node, stages: &Stages, report: &mut Report) -> Option<FunctionUri> {
+pub(super) fn function(uri: &str, node: &Node, stages: &Stages, report: &mut Report) -> Option<FunctionUri> {
     let pieces = match uri_pieces(uri) {
         Ok(pieces) => pieces,
         Err(message) => {

@@ -4,6 +4,7 @@
 //! its places. It goes on after a mistake, so that all of them are found; what it returns then is not used.
 
 mod api;
+mod authorizer;
 mod integration;
 mod lambda;
 mod parameters;

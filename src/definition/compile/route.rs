@@ -1,20 +1,21 @@
 //! A route: its key, and what may be said where.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::file::{AuthorizationType, Entries, IntegrationType, Ordering as OrderChoice, RouteFile};
-use super::super::{Authorization, Ordering, Route, Stage};
-use super::integration;
+use super::super::{Authorization, Authorizer, Ordering, Route};
+use super::authorizer::Authorizers;
+use super::integration::Stages;
+use super::{complain, integration};
 use crate::document::{Node, Report};
-use crate::ids::{RouteKey, StageName};
+use crate::ids::RouteKey;
 
 /// Compiles the route `key`; `routes` is the tree of all of them.
 pub(super) fn compile(
     key: &str,
     file: &RouteFile,
     routes: &Node,
-    stages: &BTreeMap<StageName, Arc<Stage>>,
+    (stages, authorizers): (&Stages, &Authorizers),
     report: &mut Report,
 ) -> Option<Route> {
     let node = routes.at(key);
@@ -36,11 +37,18 @@ pub(super) fn compile(
         report.at(place, "a required parameter is known but not supported yet, expected `required: false`");
     }
     // Its outcome is that of the whole connection (specification 8.1.1).
-    if file.authorization_type == Some(AuthorizationType::AwsIam) && key != "$connect" {
-        let message =
-            "`authorizationType` is `AWS_IAM`, expected it on `$connect` only: it protects the whole connection";
+    let kind = match file.authorization_type {
+        Some(AuthorizationType::AwsIam) => Some("AWS_IAM"),
+        Some(AuthorizationType::Custom) => Some("CUSTOM"),
+        Some(AuthorizationType::None | AuthorizationType::Jwt) | None => None,
+    };
+    if let Some(kind) = kind.filter(|_| key != "$connect") {
+        let message = format!(
+            "`authorizationType` is `{kind}`, expected it on `$connect` only: it protects the whole connection"
+        );
         report.at(node.key_place("authorizationType"), message);
     }
+    let authorizer = authorizer(file, node, authorizers, report);
     if file.api_key_required == Some(true) {
         report
             .at(node.key_place("apiKeyRequired"), "`apiKeyRequired` is known but not supported yet, expected `false`");
@@ -72,11 +80,44 @@ pub(super) fn compile(
         },
         authorization: match file.authorization_type {
             Some(AuthorizationType::AwsIam) => Authorization::Iam,
-            Some(AuthorizationType::None | AuthorizationType::Custom | AuthorizationType::Jwt) | None => {
-                Authorization::None
-            }
+            Some(AuthorizationType::Custom) => Authorization::Custom(authorizer?),
+            Some(AuthorizationType::None | AuthorizationType::Jwt) | None => Authorization::None,
         },
     })
+}
+
+/// The authorizer that the route names, where it says `CUSTOM`.
+fn authorizer(
+    file: &RouteFile,
+    node: &Node,
+    authorizers: &Authorizers,
+    report: &mut Report,
+) -> Option<Arc<Authorizer>> {
+    let is_custom = matches!(file.authorization_type, Some(AuthorizationType::Custom));
+    let Some(name) = file.authorizer_id.as_deref() else {
+        if is_custom && !node.has("authorizerId") {
+            let message = "`CUSTOM` without `authorizerId`, expected the name of one of this API's authorizers";
+            report.at(node.key_place("authorizationType"), message);
+        }
+        return None;
+    };
+    if !is_custom {
+        report.at(
+            node.key_place("authorizerId"),
+            "`authorizerId` has no meaning here, expected `authorizationType: CUSTOM`",
+        );
+        return None;
+    }
+    let found = authorizers.get(name);
+    if found.is_none() {
+        let place = node.at("authorizerId");
+        complain(
+            report,
+            place,
+            format!("no authorizer {} in this API, expected one of its `authorizers`", place.shown()),
+        );
+    }
+    found?.clone()
 }
 
 /// Specification 2.2.8: only a handshake has headers and a query.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::super::integration::{Destination, ResponseKey, ResponseSource, Source};
 use super::super::{
-    Api, BinaryFrames, Function, FunctionUri, GroupAction, Http, Integration, Lambda, Ordering, Problems, Route,
-    Snapshot, empty_environment, load_texts,
+    Api, Authorization, BinaryFrames, Function, FunctionUri, GroupAction, Http, IdentitySource, Integration, Lambda,
+    Ordering, Problems, Route, Snapshot, empty_environment, load_texts,
 };
 use crate::limits::Limits;
 
@@ -111,7 +111,7 @@ binaryFrames: maybe
 domains:
   - {domainName: not a host, stage: prod}
 callbackOrigins: [example.com]
-authorizers: {}
+authorizers: {a: {authorizerType: JWT}}
 stages:
   $default: {}
   dev:
@@ -143,7 +143,8 @@ routes:
         "t.yaml:6:18: `not a host` is no host name, expected one such as `ws.example.com` or `*.example.com`",
         "t.yaml:6:37: no stage `prod` in this API, expected one of its stages",
         "t.yaml:7:19: `example.com` is no origin, expected one such as `https://app.example.com`",
-        "t.yaml:8:1: `authorizers` is known but not supported yet, expected it to be left out",
+        "t.yaml:8:18: `authorizerUri` is missing, expected a text of 1 to 2048 characters",
+        "t.yaml:8:35: `authorizerType` `JWT` is known but not supported yet, expected `REQUEST`",
         "t.yaml:10:3: `$default` in `stages`, expected a stage name: 1 to 128 letters, digits, `_` and `-`",
         "t.yaml:12:31: stage variable `backend` is `a b`, expected 1 to 512 letters, digits and `-._~:/?#&=,`",
         "t.yaml:12:36: `x y` in `stageVariables`, expected 1 to 64 letters, digits and `_`",
@@ -263,6 +264,63 @@ fn what_makes_no_call_of_a_function_is_said() {
 }
 
 #[test]
+fn an_authorizer_guards_the_route_that_names_it() {
+    let authorizers = "authorizers: {guard: {authorizerType: REQUEST, authorizerUri: auth, identitySource: \
+        [route.request.header.X-Key, method.request.querystring.token, stageVariables.a, context.connectionId]}}";
+    let text = definition(authorizers, "{}", "{}")
+        .replace("  a: {}", "  $connect: {authorizationType: CUSTOM, authorizerId: guard}");
+    let api = api(&text);
+    let Authorization::Custom(authorizer) = &api.connect.as_ref().unwrap().authorization else { panic!("{api:?}") };
+    let sources = ["X-Key", "token", "a", "connectionId"].map(str::to_owned);
+    let [header, query, variable, context] = sources;
+    let expected = [
+        IdentitySource::Header(header),
+        IdentitySource::Query(query),
+        IdentitySource::StageVariable(variable),
+        IdentitySource::Context(context),
+    ];
+    assert_eq!(authorizer.sources, expected);
+    assert!(matches!(&authorizer.function, FunctionUri::Fixed(function) if function.name == "auth"));
+}
+
+#[test]
+fn what_guards_nothing_is_said() {
+    let guard = "authorizers: {guard: {authorizerType: REQUEST, authorizerUri: auth}}";
+    for (top, route, expected) in [
+        (guard, "  $connect: {authorizationType: CUSTOM}", "`CUSTOM` without `authorizerId`, expected the name"),
+        (guard, "  $connect: {authorizationType: CUSTOM, authorizerId: gard}", "no authorizer `gard` in this API"),
+        (guard, "  $connect: {authorizerId: guard}", "`authorizerId` has no meaning here"),
+        (
+            guard,
+            "  b: {authorizationType: CUSTOM, authorizerId: guard}",
+            "`authorizationType` is `CUSTOM`, expected it on",
+        ),
+        ("authorizers: {g: {authorizerType: REQUEST}}", "  b: {}", "`authorizerUri` is missing"),
+        ("authorizers: {g: {authorizerUri: f}}", "  b: {}", "`authorizerType` is missing"),
+        ("authorizers: {g: {authorizerType: JWT, authorizerUri: f}}", "  b: {}", "`authorizerType` `JWT` is known but"),
+        (
+            "authorizers: {g: {authorizerType: REQUEST, authorizerUri: 'http://h'}}",
+            "  b: {}",
+            "names no Lambda function",
+        ),
+        (
+            "authorizers: {g: {authorizerType: REQUEST, authorizerUri: f, identitySource: [route.request.body.a]}}",
+            "  b: {}",
+            "`route.request.body.a` is no identity source",
+        ),
+        (
+            "authorizers: {g: {authorizerType: REQUEST, authorizerUri: f, authorizerCredentialsArn: a}}",
+            "  b: {}",
+            "`authorizerCredentialsArn` is known but not supported yet",
+        ),
+    ] {
+        let text = definition(top, "{}", "{}").replace("  a: {}", route);
+        let problems = load(&text).expect_err(&text).to_string();
+        assert!(problems.lines().count() == 1 && problems.contains(expected), "{problems}\n{text}");
+    }
+}
+
+#[test]
 fn what_is_not_done_yet_is_refused_by_name() {
     for (route, expected) in [
         (
@@ -273,7 +331,6 @@ fn what_is_not_done_yet_is_refused_by_name() {
             "{integration: {integrationType: MOCK, connectionType: VPC_LINK}}",
             "8:60: `connectionType` `VPC_LINK` is known",
         ),
-        ("{authorizationType: CUSTOM}", "8:26: `authorizationType` `CUSTOM` is known but not supported yet"),
         ("{authorizationType: JWT}", "`authorizationType` `JWT` is known but not supported yet"),
         ("{requestModels: {}}", "8:7: `requestModels` is known but not supported yet"),
         ("{target: integrations/a}", "8:7: `target` names an integration by its id"),

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::context::Caller;
+use crate::context::{Authorized, Caller};
 use crate::definition::{Function, FunctionUri, Lambda};
 use crate::secret::Secret;
 use crate::sigv4::Credentials;
@@ -147,6 +147,42 @@ async fn who_signed_the_handshake_is_in_every_event() {
         let text = event(&ctx, &Message::from_string(""));
         assert!(text.contains(expected), "{text}");
     }
+}
+
+#[tokio::test]
+async fn the_authorizers_event_and_what_it_adds_to_the_others_are_these_texts() {
+    let mut world = World::new();
+    world.handshake.headers.truncate(1);
+    world.handshake.query.clear();
+    world.stage_variables.clear();
+    let arn = "arn:aws:execute-api:us-east-1:123456789012:a1b2c3d4e5/prod/$connect";
+    let expected = concat!(
+        r#"{"type":"REQUEST","methodArn":"arn:aws:execute-api:us-east-1:123456789012:a1b2c3d4e5/prod/$connect","#,
+        r#""headers":{"Connection":"upgrade","content-length":"0","Host":"ws.example.com","Upgrade":"websocket"},"#,
+        r#""multiValueHeaders":{"Connection":["upgrade"],"content-length":["0"],"Host":["ws.example.com"],"#,
+        r#""Upgrade":["websocket"]},"queryStringParameters":{},"multiValueQueryStringParameters":{},"#,
+        r#""stageVariables":{},"requestContext":{"routeKey":"$connect","eventType":"CONNECT","#,
+        r#""extendedRequestId":"L0SPDGiovHcFWMg=","requestTime":"18/Apr/2022:17:07:41 +0000","#,
+        r#""messageDirection":"IN","stage":"prod","connectedAt":1650301649973,"requestTimeEpoch":1650301661112,"#,
+        r#""identity":{"userAgent":"Mozilla/5.0","sourceIp":"192.0.2.1"},"requestId":"L0SPDGiovHcFWMg=","#,
+        r#""domainName":"ws.example.com","connectionId":"L0SM9cOFvHcCIhw=","apiId":"a1b2c3d4e5"}}"#,
+    );
+    assert_eq!(super::super::event::authorizer_request(&world.connect(), &world.handshake, arn), expected);
+
+    let context = vec![("tenant".into(), "t1".into()), ("integrationLatency".into(), "its own".into())];
+    let authorized = Authorized { principal: "user-7".into(), context };
+    let profile = Profile { authorized: Some(Box::new(authorized)), ..(*world.connection.profile).clone() };
+    world.connection.profile = Arc::new(profile);
+    world.handshake.authorizer_latency = Some(Duration::from_millis(251));
+    let of = |ctx: &RequestContext<'_>| event(ctx, &Message::from_string(""));
+    let connect =
+        r#""routeKey":"$connect","authorizer":{"principalId":"user-7","tenant":"t1","integrationLatency":251},"#;
+    assert!(of(&world.connect()).contains(connect), "{}", of(&world.connect()));
+    let later = r#""authorizer":{"principalId":"user-7","tenant":"t1","integrationLatency":"its own"},"#;
+    let message = format!(r#""routeKey":"send",{later}"messageId":"#);
+    assert!(of(&world.message()).contains(&message), "{}", of(&world.message()));
+    let gone = format!(r#""disconnectStatusCode":1001,{later}"eventType":"#);
+    assert!(of(&world.disconnect()).contains(&gone), "{}", of(&world.disconnect()));
 }
 
 #[tokio::test]

@@ -52,6 +52,7 @@ impl World {
             domain_name: "ws.example.com".into(),
             user_agent: Some("Mozilla/5.0".into()),
             caller: None,
+            authorized: None,
         };
         let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         Self {
@@ -75,6 +76,7 @@ impl World {
                 ]),
                 query: pairs(&[("authToken", "t k"), ("tag", "a"), ("tag", "b")]),
                 raw_query: "authToken=t%20k&tag=a&tag=b".to_owned(),
+                authorizer_latency: None,
             },
             stage_variables: BTreeMap::from([("env".to_owned(), "production".to_owned())]),
             integrations: integrations(config, &upstream::LambdaConfig::default(), &tasks),

@@ -18,6 +18,7 @@
 mod delivery;
 mod groups;
 mod invocations;
+pub mod memory;
 mod node;
 pub mod registry;
 mod sweeper;

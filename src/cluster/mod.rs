@@ -22,6 +22,8 @@ mod invocations;
 pub mod memory;
 mod node;
 pub mod registry;
+#[cfg(test)]
+mod simulation;
 mod sweeper;
 pub mod transport;
 mod undertaker;

@@ -10,7 +10,8 @@
 //!        who owns an id ──► here · gone · another node ──► link
 //! ```
 //!
-//! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `sweeper`, and `burial` while somebody is suspected.
+//! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `registry-audit`, `sweeper`, and `burial` while
+//! somebody is suspected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,11 +26,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::audit::Doubts;
 use super::registry::{Fate, NodeInfo, Peer, Registry, RegistryError, Renewal};
 use super::transport::{Serve, Transport};
 use super::view::{Change, View};
 use super::writes::{Thing, Truth, Writes};
-use super::{Counts, GroupName, sweeper, undertaker};
+use super::{Counts, GroupName, audit, sweeper, undertaker};
 use crate::context::ConnectionContext;
 use crate::ids::{ConnectionId, Incarnation};
 use crate::tasks::Tasks;
@@ -141,6 +143,8 @@ pub struct Node {
     pub(super) config: Config,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) writes: Writes,
+    /// What the registry has of this node may not be so.
+    pub(super) doubts: Doubts,
     pub(super) tasks: Tasks,
     pub(super) counts: Counts,
     info: NodeInfo,
@@ -188,6 +192,7 @@ impl Node {
             registry,
             info,
             writes: Writes::default(),
+            doubts: Doubts::default(),
             tasks,
             counts: Counts::default(),
             transport: OnceLock::new(),
@@ -212,6 +217,8 @@ impl Node {
         self.tasks.spawn("registry-writes", async move { node.write().await });
         let node = Arc::clone(self);
         self.tasks.spawn("sweeper", async move { sweeper::run(&node).await });
+        let node = Arc::clone(self);
+        self.tasks.spawn("registry-audit", async move { audit::run(&node).await });
     }
 
     /// This node, while it has an incarnation.
@@ -262,7 +269,7 @@ impl Node {
     }
 
     /// Writes a connection's record before its 101, so that whoever saw it has a `$disconnect` coming. `false`: the id is of
-    /// an incarnation that has ended meanwhile, and must not be used.
+    /// an incarnation that has ended meanwhile or is ending, and must not be used.
     ///
     /// While the registry is away the record waits for it, and the client does not.
     pub async fn announce(&self, id: &ConnectionId) -> bool {
@@ -273,7 +280,7 @@ impl Node {
         if !matches!(self.sight.load().health, Health::Away { .. }) {
             written.within(self.config.announce_patience).await;
         }
-        self.me() == Some(id.incarnation())
+        self.me() == Some(id.incarnation()) && !self.is_leaving.load(Ordering::Acquire)
     }
 
     /// A connection has ended and its `$disconnect` was attempted: its record goes.
@@ -308,8 +315,12 @@ impl Node {
     pub async fn leave(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let settled = tokio::time::timeout_at(deadline, self.writes.settled()).await.is_ok();
-        let records_left = !settled || self.local().is_some_and(|local| !local.connections().is_empty());
         self.is_leaving.store(true, Ordering::Release);
+        // After a failed write one that is done late may still bring something back; the others look for it.
+        let records_left = !settled
+            || self.unwritten() > 0
+            || self.doubts.any()
+            || self.local().is_some_and(|local| !local.connections().is_empty());
         let Some(me) = self.me() else { return };
         let left = tokio::time::timeout_at(deadline.max(Instant::now() + self.config.tick()), async {
             while let Err(error) = self.registry.leave(me, records_left).await {
@@ -386,6 +397,7 @@ impl Node {
 
     fn now_away(&self, error: RegistryError) {
         self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
+        self.doubts.note();
         let mut state = self.state.lock();
         state.view.failed();
         let since = match &state.health {
@@ -407,6 +419,7 @@ impl Node {
     /// What a renewal has changed is acted on.
     async fn learn(&self, me: Incarnation, change: Change) {
         if change.lost {
+            self.doubts.note();
             let (peers, buried) = {
                 let state = self.state.lock();
                 (state.view.peers(), state.view.tombstones().iter().copied().collect::<Vec<_>>())
@@ -498,10 +511,15 @@ impl Node {
 
     /// Everything this node has is written again.
     fn rewrite(&self) {
-        let Some(local) = self.local() else { return };
-        for id in local.connections() {
+        let (Some(local), Some(me)) = (self.local(), self.me()) else { return };
+        // Those of an earlier incarnation are the others' to sweep: a record of one would never go.
+        for id in local.connections().into_iter().filter(|id| id.incarnation() == me) {
             self.writes.changed(Thing::Connection(id));
         }
+        self.rewrite_groups(&*local);
+    }
+
+    fn rewrite_groups(&self, local: &dyn Local) {
         for group in local.groups() {
             self.writes.changed(Thing::Group(group));
         }
@@ -520,6 +538,10 @@ impl Node {
                 () = self.tasks.token().cancelled() => return,
                 () = self.lease_is_sure() => {}
             }
+            // What is written under a tombstone might never be swept.
+            if self.is_leaving.load(Ordering::Acquire) {
+                return;
+            }
             let (Some(me), Some(local)) = (self.me(), self.local()) else { continue };
             let Some(batch) = self.writes.take(me, &*local) else { continue };
             match self.registry.write(&batch.writes).await {
@@ -530,6 +552,7 @@ impl Node {
                 }
                 Err(error) => {
                     self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
+                    self.doubts.note();
                     if failures == 0 {
                         tracing::warn!(%error, writes = batch.writes.len(), "records are not written; they wait");
                     }
@@ -603,6 +626,10 @@ impl Node {
                     self.publish(&state);
                 }
                 self.tell_transport(me);
+                // A group that still has members of the earlier incarnation gets its first of this one unnoticed.
+                if let Some(local) = self.local() {
+                    self.rewrite_groups(&*local);
+                }
                 tracing::info!("joined anew");
             }
             Err(error) => self.now_away(error),

@@ -120,7 +120,8 @@ impl Writes {
         }
     }
 
-    /// Takes the next batch, as things are `now`; `None` when nothing is to be written.
+    /// Takes the next batch, as things are `now`; `None` when nothing is to be written. What is about connections of an
+    /// earlier incarnation falls away: a batch that was under way when it ended has come back, and others have swept.
     pub(super) fn take(&self, me: Incarnation, now: &dyn Truth) -> Option<Batch> {
         let mut batch = Batch { things: Vec::new(), writes: Vec::new(), waiters: Vec::new() };
         let mut told = Vec::new();
@@ -128,6 +129,7 @@ impl Writes {
             let Some((thing, may_stand, mut waiters)) = self.pop() else { break };
             // Asked without the lock: the answer may take locks of its own.
             let write = match &thing {
+                Thing::Connection(id) if id.incarnation() != me => None,
                 Thing::Connection(id) => {
                     now.connection(id).map(Write::Put).or_else(|| may_stand.then_some(Write::Remove(*id)))
                 }
@@ -348,6 +350,18 @@ mod tests {
         here.0.borrow_mut().clear();
         writes.changed(Thing::Group(group()));
         assert_eq!(writes.take(ME, &here).unwrap().writes, [Write::Leave(group(), ME)]);
+    }
+
+    #[test]
+    fn what_is_about_an_earlier_incarnation_is_not_written() {
+        let (writes, here) = (Writes::default(), Here(RefCell::new(vec![1])));
+        let _written = writes.appeared(thing(1));
+        let batch = writes.take(ME, &here).unwrap();
+        // Declared dead while a batch was under way, which fails after everything was forgotten.
+        writes.clear();
+        writes.failed(batch);
+        assert!(writes.take(Incarnation::new(2), &here).is_none());
+        assert_eq!(writes.len(), 0);
     }
 
     #[tokio::test]

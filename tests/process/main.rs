@@ -2,7 +2,7 @@
 //!
 //! A new test goes to the theme it is about: `start` (first line, exit codes, refusals), `check`, `operate` (the
 //! `connections` command), `reload`, `drain`, `tls`, `files` (open files, memory of slow readers), `load_balancer` (a real
-//! HAProxy in front).
+//! HAProxy in front), `cluster` (several nodes over a real Redis, and what may happen to them).
 
 #![expect(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@
 )]
 
 mod check;
+mod cluster;
 mod drain;
 mod files;
 mod load_balancer;

@@ -1,20 +1,21 @@
 //! A real WebSocket client, plain or over TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::soon;
+use super::{eventually, soon};
 
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
@@ -175,9 +176,75 @@ impl Client {
         }
     }
 
+    /// From now on everything it hears is noted, until it hears the end or is dropped.
+    pub(crate) async fn listen(mut self) -> Ear {
+        let id = self.id().await;
+        let (out, mut back) = self.halves.expect("an open session");
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&heard);
+        let listening = tokio::spawn(async move {
+            loop {
+                let said = hear(&mut back).await;
+                let over = !matches!(said, Said::Text(_));
+                notes.lock().unwrap().push(said);
+                if over {
+                    return;
+                }
+            }
+        });
+        Ear { id, out, heard, listening }
+    }
+
     /// Hangs up without a word.
     pub(crate) fn vanish(self) {
         drop(self);
+    }
+}
+
+/// A client that notes everything it hears.
+pub(crate) struct Ear {
+    pub(crate) id: String,
+    out: SplitSink<Socket, Message>,
+    heard: Arc<Mutex<Vec<Said>>>,
+    listening: JoinHandle<()>,
+}
+
+impl Ear {
+    /// Sends; `false` when the session has ended.
+    pub(crate) async fn send(&mut self, text: &str) -> bool {
+        soon("sending", self.out.send(Message::text(text))).await.is_ok()
+    }
+
+    /// Everything heard so far, the end last.
+    pub(crate) fn heard(&self) -> Vec<Said> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// How often it has heard this.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.heard.lock().unwrap().iter().filter(|said| matches!(said, Said::Text(heard) if heard == text)).count()
+    }
+
+    /// How the session ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Said> {
+        self.heard.lock().unwrap().last().filter(|said| !matches!(said, Said::Text(_))).cloned()
+    }
+
+    /// Waits until it hears this.
+    pub(crate) async fn hears(&self, text: &str) {
+        eventually(&format!("{text} at {}", self.id), || self.count(text) > 0).await;
+    }
+
+    /// Waits for the session's end.
+    pub(crate) async fn end(&self) -> Said {
+        eventually(&format!("the end of {}", self.id), || self.ended().is_some()).await;
+        self.ended().unwrap()
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.listening.abort();
     }
 }
 

@@ -1,1 +1,109 @@
-//! links
+//! The network between nodes and around one: what is cut there is no death.
+
+use super::harness::{Cluster, ids};
+use crate::support::{eventually, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_cannot_reach_each_other_answer_503_and_bury_nobody() {
+    let cluster = Cluster::start(3).await;
+    let mut ears = Vec::new();
+    for node in 0..3 {
+        ears.extend(cluster.crowd(node, 2).await);
+    }
+    let incarnations = [cluster.incarnation(0).await, cluster.incarnation(1).await, cluster.incarnation(2).await];
+    for is_cut in [true, false] {
+        if is_cut {
+            cluster.cut_links();
+        } else {
+            cluster.freeze_links();
+        }
+        // Three leases without a link: whoever renews its lease lives.
+        let started = std::time::Instant::now();
+        while started.elapsed() < std::time::Duration::from_secs(3) {
+            for node in 0..3 {
+                for (owner, ear) in ears.iter().enumerate().step_by(2).map(|(n, ear)| (n / 2, ear)) {
+                    let expected = if owner == node { 200 } else { 503 };
+                    assert_eq!(cluster.push(node, &ear.id, "cut").await, expected, "{node} to {owner}");
+                }
+            }
+        }
+        let sent = cluster.callback(0, "POST", "@all", "to whom it reaches").await.body;
+        let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
+        assert_eq!((&sent["delivered"], &sent["unreachable"]), (&2.into(), &2.into()), "{sent}");
+        let listed = cluster.admin(1, "GET", "/connections").await.body;
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        assert_eq!(listed["connections"].as_array().unwrap().len(), 2);
+        assert_eq!(listed["unreachable"].as_array().unwrap().len(), 2, "what is missing is named: {listed}");
+        cluster.restore_links();
+        for node in 0..3 {
+            for ear in &ears {
+                cluster.push_until(node, &ear.id, 200, 410).await;
+            }
+        }
+    }
+    for node in 0..3 {
+        assert_eq!(cluster.metric(node, "causeway_node_burials_total").await, 0.0);
+        assert_eq!(cluster.incarnation(node).await, incarnations[node]);
+    }
+    assert!(cluster.ends().is_empty());
+    drop(ears);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cut_off_from_the_registry_alone_is_not_buried_and_goes_on() {
+    let cluster = Cluster::start(3).await;
+    let (cut, other) = (cluster.crowd(0, 3).await, cluster.crowd(1, 3).await);
+    let incarnation = cluster.incarnation(0).await;
+    cluster.recorded(&ids(&cut).into_iter().chain(ids(&other)).collect()).await;
+    cluster.cut_registry(0);
+    until("degraded", async || cluster.ready(0).await.starts_with("degraded: ")).await;
+    until("its lease has run out", async || {
+        cluster.nodes(1).await.0.iter().any(|node| node.name == "node0" && node.state == "late")
+    })
+    .await;
+    // Work goes on in every direction, for longer than suspicion takes.
+    let started = std::time::Instant::now();
+    let mut new = Vec::new();
+    while started.elapsed() < std::time::Duration::from_secs(4) {
+        for node in 0..3 {
+            assert_eq!(cluster.push(node, &cut[0].id, "over the link").await, 200);
+            assert_eq!(cluster.push(node, &other[0].id, "over the link").await, 200);
+        }
+        new.push(cluster.connect(0).await);
+        let newest = &new[new.len() - 1];
+        assert_eq!(cluster.push(2, &newest.id, "welcome").await, 200);
+    }
+    assert_eq!(cluster.nodes(0).await.1.split(':').next(), Some("away"));
+    let all: Vec<_> = ids(&cut).into_iter().chain(ids(&other)).chain(ids(&new)).collect();
+    assert!(cluster.records().len() < all.len(), "the new ones cannot be recorded yet");
+    cluster.restore_registry(0);
+    cluster.recorded(&all.iter().cloned().collect()).await;
+    cluster.settled().await;
+    assert_eq!(cluster.ready(0).await, "ready\n");
+    assert_eq!(cluster.incarnation(0).await, incarnation);
+    assert!(cluster.ends().is_empty());
+    for node in 0..3 {
+        assert_eq!(cluster.metric(node, "causeway_node_burials_total").await, 0.0);
+    }
+    let log = cluster.node(1).log() + &cluster.node(2).log();
+    assert!(log.contains("but it answers: it lives"), "{log}");
+    drop((cut, other, new));
+    eventually("all ends", || cluster.ends().len() == all.len()).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_links_are_slow_and_nothing_else() {
+    let cluster = Cluster::start(2).await;
+    let ear = cluster.connect(0).await;
+    cluster.delay_links(std::time::Duration::from_millis(150));
+    for n in 0..5 {
+        assert_eq!(cluster.push(1, &ear.id, &format!("late {n}")).await, 200);
+    }
+    ear.hears("late 4").await;
+    assert_eq!(ear.heard().len(), 5, "in order, each once");
+    cluster.restore_links();
+    drop(ear);
+    cluster.finish().await;
+}

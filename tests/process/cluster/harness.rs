@@ -2,19 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::task::JoinHandle;
 
 use super::net::Net;
 use super::redis::{Options, Server};
-use crate::support::{
-    Backend, Call, Client, Ear, Process, Reply, Routes, backed_api, call, eventually, soon, try_call, try_push, until,
-};
+use crate::support::{Backend, Call, Client, Ear, Process, Reply, Routes, backed_api, call, soon, try_call, until};
 
 pub(super) const SECRET: &str = "what the nodes of a test know";
 pub(super) const BEARER: &str = "Authorization: Bearer token";
@@ -144,7 +140,7 @@ impl Cluster {
         self.places[node].process.as_mut().expect("a running node")
     }
 
-    fn running(&self) -> Vec<usize> {
+    pub(super) fn running(&self) -> Vec<usize> {
         (0..self.places.len()).filter(|&n| self.places[n].process.is_some()).collect()
     }
 
@@ -195,6 +191,15 @@ impl Cluster {
     /// Cuts one node off from Redis.
     pub(super) fn cut_registry(&self, node: usize) {
         self.places[node].registry.cut();
+    }
+
+    /// Cuts everybody off from Redis.
+    pub(super) fn cut_registries(&self) {
+        self.places.iter().for_each(|place| place.registry.cut());
+    }
+
+    pub(super) fn restore_registries(&self) {
+        self.places.iter().for_each(|place| place.registry.restore());
     }
 
     pub(super) fn restore_registry(&self, node: usize) {
@@ -364,87 +369,6 @@ impl Place {
         }
         args.extend(self.more.iter().map(String::as_str));
         self.process = Some(Process::launch(routes.path(), &args));
-    }
-}
-
-/// What came of the pushes of a load.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Told {
-    /// Answered 200.
-    pub(super) taken: usize,
-    /// Answered 410 or 404.
-    pub(super) gone: usize,
-    /// Answered 503, or not at all.
-    pub(super) unavailable: usize,
-    /// Answered anything else.
-    pub(super) refused: usize,
-    /// Those answered 200: to whom, and what.
-    pub(super) messages: Vec<(String, String)>,
-}
-
-/// Pushes to some connections through all nodes, one after the other, until told to stop.
-pub(super) struct Load {
-    told: Arc<Mutex<Told>>,
-    stop: Arc<AtomicBool>,
-    pusher: JoinHandle<()>,
-}
-
-impl Load {
-    /// Through the nodes that run now, to these clients.
-    pub(super) fn start(cluster: &Cluster, ears: &[Ear]) -> Self {
-        let nodes = cluster.running().into_iter().map(|n| cluster.node(n).public).collect();
-        Self::between(Arc::new(Mutex::new(nodes)), Arc::new(Mutex::new(ids(ears))))
-    }
-
-    /// Through nodes and to connections that the test changes as it goes on.
-    pub(super) fn between(nodes: Arc<Mutex<Vec<SocketAddr>>>, to: Arc<Mutex<Vec<String>>>) -> Self {
-        let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
-        let (notes, stopped) = (Arc::clone(&told), Arc::clone(&stop));
-        let pusher = tokio::spawn(async move {
-            for n in 0_usize.. {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let pick = |list: &Mutex<Vec<String>>| {
-                    let list = list.lock().unwrap();
-                    list.get(n % list.len().max(1)).cloned()
-                };
-                let node = {
-                    let nodes = nodes.lock().unwrap();
-                    // Another step than the connections', so that each pair comes.
-                    nodes.get((n / 7 + n) % nodes.len().max(1)).copied()
-                };
-                let (Some(node), Some(id)) = (node, pick(&to)) else {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                };
-                let message = format!("push {n}");
-                let status = try_push(node, &id, &message).await.map_or(0, |reply| reply.status);
-                let mut told = notes.lock().unwrap();
-                match status {
-                    200 => {
-                        told.taken += 1;
-                        told.messages.push((id, message));
-                    }
-                    404 | 410 => told.gone += 1,
-                    0 | 503 => told.unavailable += 1,
-                    _ => told.refused += 1,
-                }
-            }
-        });
-        Self { told, stop, pusher }
-    }
-
-    /// Waits until it has pushed for a while.
-    pub(super) async fn is_under_way(&self) {
-        eventually("a load", || self.told.lock().unwrap().taken > 20).await;
-    }
-
-    /// Ends it; what came of it.
-    pub(super) async fn finish(self) -> Told {
-        self.stop.store(true, Ordering::Relaxed);
-        soon("the last push", self.pusher).await.unwrap();
-        self.told.lock().unwrap().clone()
     }
 }
 

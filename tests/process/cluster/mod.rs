@@ -10,7 +10,7 @@
 //! | `faults` | all of it in sequence under load, every push and its answer counted |
 //! | `abuse` | wrong secrets, strangers, wrong and foreign Redis |
 //!
-//! Leases are of one second here, so that a death is noticed in two.
+//! `harness` is the cluster, `load` what goes on in it meanwhile. Leases are of one second here, so that a death is noticed in two.
 
 mod abuse;
 mod death;
@@ -18,6 +18,7 @@ mod faults;
 mod harness;
 mod leaving;
 mod links;
+mod load;
 #[path = "../../support/net.rs"]
 mod net;
 mod reach;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -177,22 +178,29 @@ impl Client {
     }
 
     /// From now on everything it hears is noted, until it hears the end or is dropped.
-    pub(crate) async fn listen(mut self) -> Ear {
-        let id = self.id().await;
-        let (out, mut back) = self.halves.expect("an open session");
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let notes = Arc::clone(&heard);
+    pub(crate) async fn listen(self) -> Ear {
+        self.try_listen().await.expect("an open session")
+    }
+
+    /// The same where the session may end before it has told its id.
+    pub(crate) async fn try_listen(mut self) -> Option<Ear> {
+        let (out, _) = self.halves.as_mut()?;
+        out.send(Message::text(r#"{"action": "whoami"}"#)).await.ok()?;
+        let Said::Text(id) = self.next().await else { return None };
+        let (out, mut back) = self.halves?;
+        let notes = Notes(Arc::default());
+        let pad = notes.clone();
         let listening = tokio::spawn(async move {
             loop {
                 let said = hear(&mut back).await;
                 let over = !matches!(said, Said::Text(_));
-                notes.lock().unwrap().push(said);
+                pad.0.lock().unwrap().push((Instant::now(), said));
                 if over {
                     return;
                 }
             }
         });
-        Ear { id, out, heard, listening }
+        Some(Ear { id, out, notes, listening })
     }
 
     /// Hangs up without a word.
@@ -201,11 +209,32 @@ impl Client {
     }
 }
 
+/// What a client has heard, and when; outlives the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Notes(Arc<Mutex<Vec<(Instant, Said)>>>);
+
+impl Notes {
+    /// Everything heard so far, the end last.
+    pub(crate) fn heard(&self) -> Vec<Said> {
+        self.0.lock().unwrap().iter().map(|(_, said)| said.clone()).collect()
+    }
+
+    /// How often it was heard.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|(_, said)| matches!(said, Said::Text(heard) if heard == text)).count()
+    }
+
+    /// When and how the session ended, if it has.
+    pub(crate) fn end(&self) -> Option<(Instant, Said)> {
+        self.0.lock().unwrap().last().filter(|(_, said)| !matches!(said, Said::Text(_))).cloned()
+    }
+}
+
 /// A client that notes everything it hears.
 pub(crate) struct Ear {
     pub(crate) id: String,
+    pub(crate) notes: Notes,
     out: SplitSink<Socket, Message>,
-    heard: Arc<Mutex<Vec<Said>>>,
     listening: JoinHandle<()>,
 }
 
@@ -217,17 +246,17 @@ impl Ear {
 
     /// Everything heard so far, the end last.
     pub(crate) fn heard(&self) -> Vec<Said> {
-        self.heard.lock().unwrap().clone()
+        self.notes.heard()
     }
 
     /// How often it has heard this.
     pub(crate) fn count(&self, text: &str) -> usize {
-        self.heard.lock().unwrap().iter().filter(|said| matches!(said, Said::Text(heard) if heard == text)).count()
+        self.notes.count(text)
     }
 
     /// How the session ended, if it has.
     pub(crate) fn ended(&self) -> Option<Said> {
-        self.heard.lock().unwrap().last().filter(|said| !matches!(said, Said::Text(_))).cloned()
+        self.notes.end().map(|(_, said)| said)
     }
 
     /// Waits until it hears this.

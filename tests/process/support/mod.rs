@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) use backend::{Backend, Call};
-pub(crate) use client::{Arrival, Client, Ear, Refused, Said};
+pub(crate) use client::{Arrival, Client, Ear, Notes, Refused, Said};
 pub(crate) use haproxy::{HaProxy, check_haproxy};
 pub(crate) use http::{Reply, call, push, try_call, try_push};
 pub(crate) use process::{Ended, Process, run};

@@ -37,7 +37,7 @@ struct Outage {
     is_away: bool,
 }
 
-const OUTAGES: [Outage; 4] = [
+const OUTAGES: [Outage; 6] = [
     Outage { name: "paused", begin: |c| c.redis.pause(), back: |c| c.redis.resume(), is_away: true },
     Outage {
         name: "killed, back with its data",
@@ -57,6 +57,18 @@ const OUTAGES: [Outage; 4] = [
             c.redis.restart();
             c.restore_registries();
         },
+        is_away: true,
+    },
+    Outage {
+        name: "without memory",
+        begin: |c| drop(c.redis.call(&["CONFIG", "SET", "maxmemory", "1"])),
+        back: |c| drop(c.redis.call(&["CONFIG", "SET", "maxmemory", "0"])),
+        is_away: true,
+    },
+    Outage {
+        name: "made a replica",
+        begin: |c| drop(c.redis.call(&["REPLICAOF", "127.0.0.1", "1"])),
+        back: |c| drop(c.redis.call(&["REPLICAOF", "NO", "ONE"])),
         is_away: true,
     },
     Outage { name: "emptied", begin: |c| c.redis.flush(), back: |_| (), is_away: false },

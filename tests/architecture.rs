@@ -52,9 +52,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap", &["config/", "main.rs"]),
     ("siphasher", &["ids.rs"]),
     ("rand", &["ids.rs", "cluster/link/peers.rs"]),
-    ("tokio_rustls", &["cluster/link/"]),
+    ("tokio_rustls", &["cluster/link/", "cluster/redis/dial.rs"]),
     // Also the name of the TLS library's provider made of it.
-    ("ring", &["cluster/link/credentials.rs", "server/certificates.rs", "upstream/connect.rs"]),
+    (
+        "ring",
+        &["cluster/link/credentials.rs", "cluster/redis/dial.rs", "server/certificates.rs", "upstream/connect.rs"],
+    ),
     ("rcgen", &["cluster/link/credentials.rs", "server/certificates.rs"]),
     ("rustix", &["app/"]),
 ];

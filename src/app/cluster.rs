@@ -1,6 +1,6 @@
 //! This node's way into its cluster, and out of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::serve::StartError;
 use crate::clock::Clock;
 use crate::cluster::link::{self, Bound, Certificates, Credentials, Links};
-use crate::cluster::redis::{self, Redis, Shape};
+use crate::cluster::redis::{Config as RedisConfig, Redis, Shape};
 use crate::cluster::registry::{NodeInfo, RegistryError};
 use crate::cluster::{Local, Node};
 use crate::config::ClusterSettings;
@@ -89,14 +89,13 @@ pub(super) async fn leave(node: &Node) {
 }
 
 /// The address this machine has on its way to the registry; nothing is sent to find out.
-fn own_address(registry: &redis::Config) -> IpAddr {
+fn own_address(registry: &RedisConfig) -> IpAddr {
     let local = || {
         let address = registry.check().ok()?;
         let target = match address.shape {
             Shape::Single(target) => target,
             Shape::Sentinel { sentinels: targets, .. } | Shape::Cluster(targets) => targets.into_iter().next()?,
         };
-        use std::net::ToSocketAddrs as _;
         let target = (target.host.as_str(), target.port).to_socket_addrs().ok()?.next()?;
         let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0)).ok()?;
@@ -144,11 +143,11 @@ mod tests {
 
     #[test]
     fn the_way_to_the_registry_tells_the_own_address() {
-        let config = |url: &str| redis::Config {
+        let config = |url: &str| RedisConfig {
             url: url.into(),
             prefix: "p".to_owned(),
             ca_file: None,
-            timeout: redis::Config::TIMEOUT,
+            timeout: RedisConfig::TIMEOUT,
         };
         assert!(own_address(&config("redis://127.0.0.1:1")).is_loopback());
         assert!(own_address(&config("redis+cluster://127.0.0.1:1,127.0.0.1:2")).is_loopback());

@@ -104,10 +104,15 @@ impl StartError {
             | Self::Upstream(_)
             | Self::AccessLog { .. }
             | Self::RegistryConfig(_) => Exit::Bad,
-            Self::Registry(error) if !error.is_passing() => Exit::Bad,
-            Self::Link(LinkSetupError::Listen { .. }) | Self::Registry(_) | Self::Bind(_) | Self::System(_) => {
-                Exit::Unreachable
+            Self::Registry(error) => {
+                if error.is_passing() {
+                    Exit::Unreachable
+                } else {
+                    Exit::Bad
+                }
             }
+            Self::Link(LinkSetupError::Listen { .. }) | Self::Bind(_) | Self::System(_) => Exit::Unreachable,
+            #[expect(clippy::match_same_arms, reason = "what is left of the link's after the one above")]
             Self::Link(_) => Exit::Bad,
         }
     }
@@ -249,23 +254,7 @@ impl App {
             gateway.linked(entered.start(&gateway, &tasks)?);
         }
         let (public, admin_address) = (listener.local_addr(), admin.local_addr());
-        let access = match (mode, &settings.callback_token) {
-            (_, Some(token)) => CallbackAccess::Bearer(token.reveal().into()),
-            (Mode::Dev, None) => CallbackAccess::Loopback,
-            // `refusals` has said no to this before; closed is what is left.
-            (Mode::Run, None) => CallbackAccess::Nobody,
-        };
-        let config = server::Config {
-            handshake_timeout: settings.handshake_timeout,
-            keep_alive: Duration::from_secs(60),
-            max_header_bytes: settings.max_header_bytes,
-            max_connections: settings.max_handshakes,
-            reserved_files: settings.reserved_files,
-            max_files,
-            access,
-            loopback_names_only: mode == Mode::Dev,
-            proxies: settings.proxies.clone(),
-        };
+        let config = edge(mode, &settings, max_files);
         tracing::info!(
             max_files,
             sessions = max_files.saturating_sub(settings.reserved_files),
@@ -404,6 +393,27 @@ impl App {
 
 async fn received(signal: &mut Signal) {
     let _end_of_signals = signal.recv().await;
+}
+
+/// What the public listener may use, and whom it answers.
+fn edge(mode: Mode, settings: &Settings, max_files: usize) -> server::Config {
+    let access = match (mode, &settings.callback_token) {
+        (_, Some(token)) => CallbackAccess::Bearer(token.reveal().into()),
+        (Mode::Dev, None) => CallbackAccess::Loopback,
+        // `refusals` has said no to this before; closed is what is left.
+        (Mode::Run, None) => CallbackAccess::Nobody,
+    };
+    server::Config {
+        handshake_timeout: settings.handshake_timeout,
+        keep_alive: Duration::from_secs(60),
+        max_header_bytes: settings.max_header_bytes,
+        max_connections: settings.max_handshakes,
+        reserved_files: settings.reserved_files,
+        max_files,
+        access,
+        loopback_names_only: mode == Mode::Dev,
+        proxies: settings.proxies.clone(),
+    }
 }
 
 fn load(routes: &std::path::Path) -> Result<Snapshot, StartError> {

@@ -34,7 +34,7 @@ pub struct Memory {
 
 struct Shared {
     data: Data,
-    /// Where the numbers of datasets and first incarnations come from.
+    /// Where the numbers of datasets and incarnations come from; goes on through losses.
     seed: u64,
 }
 
@@ -46,7 +46,6 @@ pub struct Snapshot(Data);
 struct Data {
     dataset: Option<u64>,
     beat: u64,
-    next: Option<u32>,
     nodes: BTreeMap<Incarnation, Entry>,
     tombs: BTreeSet<Incarnation>,
     graves: BTreeMap<Incarnation, Instant>,
@@ -122,7 +121,7 @@ impl Memory {
 }
 
 impl Shared {
-    /// The next of a fixed row of numbers (SplitMix64).
+    /// The next of a fixed row of numbers (`SplitMix64`).
     fn number(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -179,17 +178,13 @@ impl Registry for Memory {
     fn join<'a>(&'a self, info: &'a NodeInfo, lease: Duration) -> Answer<'a, Incarnation> {
         self.with(|shared, now| {
             let _begun = shared.dataset();
-            let last = match shared.data.next {
-                Some(last) => last,
-                None => Incarnation::new(shared.number() as u32).get(),
-            };
+            // At random and not counted: a counter that was rolled back would give what a living node already has.
+            let mut incarnation = Incarnation::new(shared.number() as u32);
             let data = &mut shared.data;
-            let mut incarnation = Incarnation::new(last.wrapping_add(1));
             // Ends: nobody can start a process so often.
             while data.tombs.contains(&incarnation) || data.nodes.contains_key(&incarnation) {
                 incarnation = Incarnation::new(incarnation.get().wrapping_add(1));
             }
-            data.next = Some(incarnation.get());
             let lease = Entry { info: info.clone(), lease: data.count_beat(), expiry: now + lease };
             data.nodes.insert(incarnation, lease);
             incarnation

@@ -213,7 +213,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
     fn fate(&self, of: Incarnation) -> Answer<'_, Fate>;
 
     /// After data was lost: puts back nodes (with a lease that has run out) and tombstones that this node remembers.
-    /// Changes nothing that is there; a tombstone wins over an entry.
+    /// Changes nothing that is there, but that a tombstone wins: an entry that came back with old data goes, and leaves a grave.
     fn restore<'a>(&'a self, nodes: &'a [Peer], buried: &'a [Incarnation]) -> Answer<'a, ()>;
 
     /// Writes a batch, in any order; nothing or all or a part of it is done when it fails.

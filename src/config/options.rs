@@ -158,7 +158,7 @@ options! {
     #[arg(long, env = "CAUSEWAY_REDIS_PREFIX", value_name = "NAME")]
     #[schemars(length(min = 1))]
     redis_prefix: String,
-    /// Certificates that the registry is trusted by, PEM, besides the system's.
+    /// Certificates that the registry is trusted by, PEM, in place of the system's.
     #[arg(long, env = "CAUSEWAY_REDIS_CA", value_name = "FILE")]
     #[schemars(with = "Option<String>")]
     redis_ca: PathBuf,

@@ -191,10 +191,10 @@ impl Gateway {
     /// Everything counted, as Prometheus text.
     pub fn render_metrics(&self) -> String {
         let stats = self.cluster.hub.stats();
-        self.metrics.sessions_open.set(i64::try_from(stats.open).unwrap_or(i64::MAX));
-        self.metrics.outbox_bytes.set(i64::try_from(stats.budget_used).unwrap_or(i64::MAX));
-        self.metrics.handshakes_in_progress.set(i64::try_from(self.handshakes()).unwrap_or(i64::MAX));
-        self.metrics.exchanges_in_flight.set(i64::try_from(self.tasks.running()).unwrap_or(i64::MAX));
+        self.metrics.sessions_open.set(as_gauge(stats.open));
+        self.metrics.outbox_bytes.set(as_gauge(stats.budget_used));
+        self.metrics.handshakes_in_progress.set(as_gauge(self.handshakes()));
+        self.metrics.exchanges_in_flight.set(as_gauge(self.tasks.running()));
         self.count_cluster();
         self.metrics.render()
     }
@@ -232,4 +232,9 @@ impl Gateway {
     fn next_slot(&self) -> u32 {
         self.slots.fetch_add(1, Ordering::Relaxed) % crate::ids::MAX_SLOTS
     }
+}
+
+/// A count as a gauge takes it.
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::disconnect::attempt_for_lost;
 use super::push::{Listing, bounded, close_here, leave_here};
-use super::{Connection, Gateway, rescue};
+use super::{Connection, Gateway, as_gauge, rescue};
 use crate::cluster::link::Links;
 use crate::cluster::registry::NodeInfo;
 use crate::cluster::transport::{Request, Response, Row, Serve, Served};
@@ -93,8 +93,8 @@ impl Gateway {
         let metrics = &self.metrics.cluster;
         let up = !matches!(node.health(), Health::Away { .. });
         metrics.registry_up.set(i64::from(up));
-        metrics.nodes.set(i64::try_from(node.others().len() + 1).unwrap_or(i64::MAX));
-        metrics.registry_unwritten.set(i64::try_from(node.unwritten()).unwrap_or(i64::MAX));
+        metrics.nodes.set(as_gauge(node.others().len() + 1));
+        metrics.registry_unwritten.set(as_gauge(node.unwritten()));
         let counts = node.counts();
         let pairs = [
             (&metrics.registry_failures, &counts.registry_failures),
@@ -108,9 +108,10 @@ impl Gateway {
             follow(metric, count);
         }
         let Some(links) = self.links.get() else { return };
-        let status = links.status();
-        metrics.links_open.set(status.iter().filter(|link| link.connected).count() as i64);
-        metrics.links_unreachable.set(status.iter().filter(|link| link.dialable == Some(false)).count() as i64);
+        let each = links.status();
+        metrics.links_open.set(as_gauge(each.iter().filter(|link| link.connected).count()));
+        let unreachable = each.iter().filter(|link| link.dialable == Some(false));
+        metrics.links_unreachable.set(as_gauge(unreachable.count()));
         let stats = links.stats();
         for (label, count) in [
             (LinkOutcome::Answered, &stats.answered),

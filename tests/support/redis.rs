@@ -12,9 +12,10 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -31,13 +32,58 @@ pub(crate) struct Options {
     /// Every write goes to the disk, and comes back after a restart.
     pub(crate) is_durable: bool,
     /// Speaks TLS on [`Server::tls_port`], with a certificate for 127.0.0.1 and localhost.
-    pub(crate) has_tls: bool,
+    pub(crate) tls: Option<Arc<Authority>>,
     /// A server of a Cluster.
     pub(crate) is_clustered: bool,
     /// Follows the master at this port.
     pub(crate) replica_of: Option<u16>,
     /// Lines of `redis.conf`.
     pub(crate) lines: Vec<String>,
+}
+
+/// An authority, and a certificate of it for 127.0.0.1 and localhost, in files.
+#[derive(Debug)]
+pub(crate) struct Authority(TempDir);
+
+impl Authority {
+    /// A new one, that nobody trusts yet.
+    pub(crate) fn new() -> Arc<Self> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of another name than what it signs: else OpenSSL takes that for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        let authority = Self(tempfile::tempdir().unwrap());
+        fs::write(authority.ca_file(), issuer.pem()).unwrap();
+        fs::write(authority.path("cert.pem"), certificate.pem()).unwrap();
+        fs::write(authority.path("key.pem"), key.serialize_pem()).unwrap();
+        Arc::new(authority)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What a client has to trust.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// Lines of `redis.conf`: to clients, and among servers.
+    fn lines(&self, port: u16) -> Vec<String> {
+        let file = |setting: &str, name: &str| format!("{setting} {}", self.path(name).display());
+        vec![
+            format!("tls-port {port}"),
+            file("tls-cert-file", "cert.pem"),
+            file("tls-key-file", "key.pem"),
+            file("tls-ca-cert-file", "ca.pem"),
+            "tls-auth-clients no".to_owned(),
+            "tls-replication yes".to_owned(),
+        ]
+    }
 }
 
 /// A `redis-server`.
@@ -77,6 +123,14 @@ impl Reply {
     }
 }
 
+fn url(servers: &[Server], options: &Options, shape: &str) -> String {
+    let scheme = if options.tls.is_some() { "rediss" } else { "redis" };
+    // `@` is all that a test's password has of what needs encoding.
+    let login = options.password.as_ref().map(|password| format!(":{}@", password.replace('@', "%40")));
+    let hosts: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", server.main_port())).collect();
+    format!("{scheme}{shape}://{}{}", login.unwrap_or_default(), hosts.join(","))
+}
+
 /// Waits for a condition.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -93,25 +147,22 @@ pub(crate) fn free_port() -> u16 {
 
 impl Server {
     /// Starts one and waits until it answers.
-    pub(crate) fn start(options: Options) -> Self {
-        Self::launch(options, false, String::new())
+    pub(crate) fn start(options: &Options) -> Self {
+        Self::launch(options, false, "")
     }
 
     /// One that asks for nothing and keeps nothing.
     pub(crate) fn plain() -> Self {
-        Self::start(Options::default())
+        Self::start(&Options::default())
     }
 
-    fn launch(options: Options, is_sentinel: bool, extra: String) -> Self {
+    fn launch(options: &Options, is_sentinel: bool, extra: &str) -> Self {
         for _ in 0..5 {
             let folder = tempfile::tempdir().unwrap();
-            let tls_port = if options.has_tls { free_port() } else { 0 };
+            let tls_port = if options.tls.is_some() { free_port() } else { 0 };
             let mut server =
                 Self { port: free_port(), tls_port, folder, options: options.clone(), is_sentinel, child: None };
-            if options.has_tls {
-                server.certify();
-            }
-            fs::write(server.path("redis.conf"), server.lines() + &extra).unwrap();
+            fs::write(server.path("redis.conf"), server.lines() + extra).unwrap();
             server.spawn();
             // Somebody else may have taken a port in between: then it has ended, and others are tried.
             if server.is_up() {
@@ -147,37 +198,15 @@ impl Server {
             lines.push("cluster-node-timeout 1000".to_owned());
             lines.push("cluster-require-full-coverage no".to_owned());
             lines.push(format!("cluster-port {}", free_port()));
+            lines.push(format!("tls-cluster {}", if options.tls.is_some() { "yes" } else { "no" }));
         }
-        if options.has_tls {
-            lines.push(format!("tls-port {}", self.tls_port));
-            lines.push(format!("tls-cert-file {}", self.path("cert.pem").display()));
-            lines.push(format!("tls-key-file {}", self.path("key.pem").display()));
-            lines.push(format!("tls-ca-cert-file {}", self.ca_file().display()));
-            lines.push("tls-auth-clients no".to_owned());
-        }
+        lines.extend(options.tls.iter().flat_map(|authority| authority.lines(self.tls_port)));
         lines.extend(options.lines.clone());
         lines.join("\n") + "\n"
     }
 
-    fn certify(&self) {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-        fs::write(self.ca_file(), issuer.pem()).unwrap();
-        fs::write(self.path("cert.pem"), certificate.pem()).unwrap();
-        fs::write(self.path("key.pem"), key.serialize_pem()).unwrap();
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    /// The authority of its certificate.
-    pub(crate) fn ca_file(&self) -> PathBuf {
-        self.path("ca.pem")
     }
 
     /// What it has logged.
@@ -214,10 +243,14 @@ impl Server {
         panic!("redis-server does not answer:\n{}", self.log());
     }
 
-    /// `redis://` with its password.
+    /// The port that others are told: the one with TLS if there is one.
+    pub(crate) fn main_port(&self) -> u16 {
+        if self.tls_port == 0 { self.port } else { self.tls_port }
+    }
+
+    /// `redis://` or `rediss://`, with its password.
     pub(crate) fn url(&self) -> String {
-        let login = self.options.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis://{login}127.0.0.1:{}", self.port)
+        url(std::slice::from_ref(self), &self.options, "")
     }
 
     /// Sends a command and waits for the answer, if it can be had.
@@ -363,11 +396,11 @@ pub(crate) struct Watched {
 impl Watched {
     /// Starts all of it and waits until the sentinels know everybody.
     pub(crate) fn start(replicas: usize, sentinels: usize, options: &Options) -> Self {
-        let master = Server::start(options.clone());
-        let follower = Options { replica_of: Some(master.port), ..options.clone() };
-        let port = master.port;
+        let master = Server::start(options);
+        let port = master.main_port();
+        let follower = Options { replica_of: Some(port), ..options.clone() };
         let mut servers = vec![master];
-        servers.extend((0..replicas).map(|_| Server::start(follower.clone())));
+        servers.extend((0..replicas).map(|_| Server::start(&follower)));
         let mut lines = vec![
             format!("sentinel monitor main 127.0.0.1 {port} {}", sentinels / 2 + 1),
             "sentinel down-after-milliseconds main 500".to_owned(),
@@ -375,7 +408,8 @@ impl Watched {
         ];
         lines.extend(options.password.as_ref().map(|password| format!("sentinel auth-pass main {password}")));
         let extra = lines.join("\n") + "\n";
-        let sentinels = (0..sentinels).map(|_| Server::launch(Options::default(), true, extra.clone())).collect();
+        let watcher = Options { tls: options.tls.clone(), ..Options::default() };
+        let sentinels = (0..sentinels).map(|_| Server::launch(&watcher, true, &extra)).collect();
         let group = Self { servers, sentinels };
         let synced = |server: &Server| server.info("replication", "master_link_status") == "up";
         until("replicas follow", || group.servers.iter().skip(1).all(synced));
@@ -395,10 +429,7 @@ impl Watched {
 
     /// The URL that finds the master.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
-        let password = self.servers.first().and_then(|server| server.options.password.clone());
-        let login = password.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis+sentinel://{login}{}/main", hosts.join(","))
+        url(&self.sentinels, &self.servers[0].options, "+sentinel") + "/main"
     }
 
     /// The port of the master, as the first sentinel that answers knows it.
@@ -421,7 +452,7 @@ impl Cluster {
     /// Starts masters that share the slots, and waits until all of them say that the Cluster stands.
     pub(crate) fn start(masters: usize, options: &Options) -> Self {
         let options = Options { is_clustered: true, ..options.clone() };
-        let servers: Vec<_> = (0..masters).map(|_| Server::start(options.clone())).collect();
+        let servers: Vec<_> = (0..masters).map(|_| Server::start(&options)).collect();
         let first = &servers[0];
         for (n, server) in (0_u32..).zip(&servers) {
             let share = |n: u32| (SLOTS * n / u32::try_from(masters).unwrap()).to_string();
@@ -431,7 +462,7 @@ impl Cluster {
         }
         for server in &servers[1..] {
             let bus = first.call(&["CONFIG", "GET", "cluster-port"]).list()[1].text();
-            server.call(&["CLUSTER", "MEET", "127.0.0.1", &first.port.to_string(), &bus]);
+            server.call(&["CLUSTER", "MEET", "127.0.0.1", &first.main_port().to_string(), &bus]);
         }
         let cluster = Self { servers };
         until("the Cluster stands", || cluster.servers.iter().all(|server| cluster.is_whole(server)));
@@ -448,10 +479,7 @@ impl Cluster {
 
     /// The URL that names every server.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<_> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
-        let password = self.servers.first().and_then(|server| server.options.password.clone());
-        let login = password.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis+cluster://{login}{}", hosts.join(","))
+        url(&self.servers, &self.servers[0].options, "+cluster")
     }
 
     /// The slot of a key, as a server says.
@@ -468,7 +496,10 @@ impl Cluster {
             (number(0) <= slot && slot <= number(1)).then(|| range[2].clone().list()[1].text())
         });
         let port = port.expect("a slot of somebody");
-        self.servers.iter().position(|server| server.port.to_string() == port).unwrap()
+        self.servers
+            .iter()
+            .position(|server| [server.port, server.tls_port].iter().any(|p| p.to_string() == port))
+            .unwrap()
     }
 
     /// Opens a slot's move: keys that are not there any more are asked for at the new owner.

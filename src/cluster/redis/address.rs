@@ -152,10 +152,10 @@ impl Address {
             return Err(AddressError::Host(format!("a list of more than {MAX_HOSTS} hosts")));
         }
         let targets = hosts.into_iter().map(|host| Target::parse(host, port)).collect::<Result<Vec<_>, _>>();
-        let targets = targets.map_err(|error| match error {
+        let targets = targets.map_err(|error| {
             // Without an `@` it may be a password that lost its host.
-            AddressError::Host(_) if user.is_none() && password.is_none() => AddressError::Host("***".to_owned()),
-            error => error,
+            let is_shown = login.is_some() || !matches!(error, AddressError::Host(_));
+            if is_shown { error } else { AddressError::Host("***".to_owned()) }
         })?;
         let (shape, database) = match shape {
             "" => match <[Target; 1]>::try_from(targets) {

@@ -47,6 +47,9 @@ pub(super) fn refused(error: &ServerError, key: impl Fn(usize) -> String) -> Reg
     if error.code() == "SCHEMA" {
         return RegistryError::Schema { found: words, ours: super::keys::SCHEMA };
     }
+    if words.contains("max number of clients") {
+        return RegistryError::Unreachable("it has as many clients as it takes (maxclients)".to_owned());
+    }
     if is("READONLY") {
         return RegistryError::ReadOnly("it is a replica that only reads; the master is elsewhere".to_owned());
     }
@@ -68,7 +71,7 @@ pub(super) fn refused(error: &ServerError, key: impl Fn(usize) -> String) -> Reg
         _ if is_locked_out => RegistryError::Refused("it asks for a password, and none was given".to_owned()),
         "WRONGPASS" => RegistryError::Refused("wrong user or password".to_owned()),
         "LOADING" => RegistryError::Unreachable("it is still loading its data".to_owned()),
-        "BUSY" => RegistryError::Unreachable("it is busy with somebody's script".to_owned()),
+        "BUSY" => RegistryError::Unreachable(format!("it is busy: {words}")),
         "MASTERDOWN" => RegistryError::Unreachable("it is a replica that has lost its master".to_owned()),
         "CLUSTERDOWN" => RegistryError::Unreachable(format!("the Cluster is down: {words}")),
         "TRYAGAIN" | "MOVED" | "ASK" => RegistryError::Unreachable("its slots are just being moved".to_owned()),
@@ -82,6 +85,7 @@ pub(super) fn login(error: &ServerError, to: &Target) -> RegistryError {
     let text = match error.code() {
         "WRONGPASS" => "wrong user or password".to_owned(),
         "LOADING" | "MASTERDOWN" | "BUSY" => return refused(error, |_| String::new()),
+        "ERR" if words.contains("max number of clients") => return refused(error, |_| String::new()),
         "ERR" if words.contains("without any password configured") => {
             "a password was given, and it asks for none: take it out of the URL".to_owned()
         }

@@ -23,7 +23,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Target;
 use super::dial::{Dialer, Login, Wire};
@@ -68,17 +68,19 @@ impl Link {
         Self { place, dialer, deadline, state: Mutex::default() }
     }
 
-    /// Sends commands in one piece and waits for their answers; refusals of the server are among them.
-    pub(super) async fn ask(&self, commands: &[Cmd]) -> Result<Vec<Value>, RegistryError> {
+    /// Sends commands in one piece and waits for their answers, not longer than `until`; refusals of the server are among them.
+    pub(super) async fn ask(&self, commands: &[Cmd], until: Instant) -> Result<Vec<Value>, RegistryError> {
         let asked = Instant::now();
-        if let Ok(answers) = timeout(self.deadline, self.attempt(commands)).await {
+        if let Ok(answers) = timeout_at(until, self.attempt(commands)).await {
             return answers;
         }
         // Stuck, or cut off without a word: only another connection can tell. An answer to somebody else in the
-        // meantime says that the server is merely slow.
-        let mut state = self.state.lock();
-        if state.wire.as_ref().is_some_and(|wire| wire.answered() <= asked) {
-            state.wire = None;
+        // meantime says that the server is merely slow; the rest of a deadline that others used up says nothing.
+        if asked.elapsed() >= self.deadline / 2 {
+            let mut state = self.state.lock();
+            if state.wire.as_ref().is_some_and(|wire| wire.answered() <= asked) {
+                state.wire = None;
+            }
         }
         Err(RegistryError::TimedOut(self.deadline))
     }

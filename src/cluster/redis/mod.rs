@@ -32,9 +32,12 @@ use std::time::Duration;
 pub use address::{Address, AddressError, Shape, Target};
 pub use dial::TlsError;
 use redis::{Cmd, Value};
+use tokio::time::Instant;
 
 use self::dial::Dialer;
 use self::error::Refusal;
+
+pub(in crate::cluster) use self::keys::slot;
 use self::keys::{Key, Keys};
 use self::link::{Link, Place};
 use self::sentinel::Sentinels;
@@ -106,6 +109,7 @@ pub enum ConnectError {
 pub struct Redis {
     servers: Servers,
     keys: Keys,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -137,7 +141,7 @@ impl Command {
     }
 
     fn slot(&self) -> u16 {
-        self.keys.first().map_or(0, |key| keys::slot(&key.name))
+        self.keys.first().map_or(0, |key| slot(&key.name))
     }
 
     fn key(&self, number: usize) -> String {
@@ -158,7 +162,7 @@ impl Redis {
             }
             Shape::Cluster(seeds) => Servers::Many(Slots::new(seeds, dialer, config.timeout)),
         };
-        Ok(Self { servers, keys: Keys::new(config.prefix.clone()) })
+        Ok(Self { servers, keys: Keys::new(config.prefix.clone()), timeout: config.timeout })
     }
 
     /// The same, and makes sure that Redis is there, lets this node in and is written by a version like this one.
@@ -173,40 +177,61 @@ impl Redis {
         let key = self.keys.schema();
         let name = key.name.clone();
         let found = self.one(Command::new("GET", key)).await?;
-        match found {
-            Value::Nil => Ok(()),
-            Value::BulkString(found) if found == keys::SCHEMA.to_string().as_bytes() => Ok(()),
-            Value::BulkString(found) => {
-                match std::str::from_utf8(&found).ok().filter(|text| text.parse::<u32>().is_ok()) {
-                    Some(text) => Err(RegistryError::Schema { found: text.to_owned(), ours: keys::SCHEMA }),
-                    None => Err(error::foreign(&name, &found)),
-                }
-            }
-            other => Err(error::foreign(&name, format!("{other:?}").as_bytes())),
+        if found == Value::Nil {
+            return Ok(());
+        }
+        let Value::BulkString(found) = found else {
+            return Err(error::foreign(&name, format!("{found:?}").as_bytes()));
+        };
+        match std::str::from_utf8(&found).ok().and_then(|text| text.parse::<u32>().ok()) {
+            Some(keys::SCHEMA) => Ok(()),
+            Some(other) => Err(RegistryError::Schema { found: other.to_string(), ours: keys::SCHEMA }),
+            None => Err(error::foreign(&name, &found)),
+        }
+    }
+
+    /// Warns in the log when Redis would rather evict our keys than refuse a write. A user may lack the right to ask; then
+    /// nothing is said. Of a Cluster the operator has to know it.
+    async fn warn_of_eviction(&self, until: Instant) {
+        let Servers::One(link) = &self.servers else { return };
+        let Ok(info) = link.ask(&[redis::cmd("INFO").arg("memory").take()], until).await else { return };
+        if let Some(Value::BulkString(info)) = info.first()
+            && let Some(policy) = evicting_policy(&String::from_utf8_lossy(info))
+        {
+            tracing::warn!(
+                policy,
+                "Redis evicts keys when its memory is full: nodes and records of connections would be lost unseen; \
+                 set maxmemory-policy to noeviction"
+            );
         }
     }
 
     /// Sends one command; its answer.
     async fn one(&self, command: Command) -> Result<Value, RegistryError> {
-        Ok(self.ask(vec![command]).await?.pop().unwrap_or_default())
+        Ok(self.ask(&[command], self.deadline()).await?.pop().unwrap_or_default())
+    }
+
+    /// When a call that begins now has to be done.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     /// Sends commands, those for one server in one piece; their answers in order. An error is the first refusal: the
     /// others may have been done.
-    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Value>, RegistryError> {
-        let mut answers = self.send(&commands).await?;
+    async fn ask(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+        let mut answers = self.send(commands, until).await?;
         for (command, answer) in commands.iter().zip(&mut answers) {
             if let (Value::ServerError(said), Some(full)) = (&*answer, &command.full)
                 && error::sort(said) == Refusal::NoScript
             {
                 let again = Command { keys: command.keys.clone(), cmd: full.clone(), full: None };
-                *answer = self.send(&[again]).await?.pop().unwrap_or_default();
+                *answer = self.send(&[again], until).await?.pop().unwrap_or_default();
             }
         }
         for (command, answer) in commands.iter().zip(&answers) {
             if let Value::ServerError(said) = answer {
                 if error::sort(said) == Refusal::WrongType {
-                    return Err(self.wrong_type(command).await);
+                    return Err(self.wrong_type(command, until).await);
                 }
                 return Err(error::refused(said, |number| command.key(number)));
             }
@@ -214,32 +239,76 @@ impl Redis {
         Ok(answers)
     }
 
-    async fn send(&self, commands: &[Command]) -> Result<Vec<Value>, RegistryError> {
-        match &self.servers {
+    async fn send(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+        let answers = match &self.servers {
             Servers::One(link) => {
                 let cmds: Vec<Cmd> = commands.iter().map(|command| command.cmd.clone()).collect();
-                link.ask(&cmds).await
+                link.ask(&cmds, until).await
             }
-            Servers::Many(slots) => slots.ask(commands).await,
-        }
+            Servers::Many(slots) => slots.ask(commands, until).await,
+        };
+        // Of all the ways to wait for a server only the whole of it means something to who asked.
+        answers.map_err(|error| {
+            let is_late = matches!(error, RegistryError::TimedOut(_));
+            if is_late { RegistryError::TimedOut(self.timeout) } else { error }
+        })
     }
 
     /// Names the key that holds another type than ours.
-    async fn wrong_type(&self, command: &Command) -> RegistryError {
+    async fn wrong_type(&self, command: &Command, until: Instant) -> RegistryError {
         let of = |key: &Key| Command::new("TYPE", key.clone());
-        let types = match self.send(&command.keys.iter().map(of).collect::<Vec<_>>()).await {
+        let types = match self.send(&command.keys.iter().map(of).collect::<Vec<_>>(), until).await {
             Ok(types) => types,
             Err(error) => return error,
         };
         for (key, found) in command.keys.iter().zip(types) {
-            match found {
-                Value::SimpleString(found) if found != key.kind.name() && found != "none" => {
-                    let found = format!("a {found} instead of a {}", key.kind.name());
-                    return RegistryError::Foreign { key: key.name.clone(), found };
-                }
-                _ => {}
+            let Value::SimpleString(found) = found else { continue };
+            if found != key.kind.name() && found != "none" {
+                let found = format!("a {found} instead of a {}", key.kind.name());
+                return RegistryError::Foreign { key: key.name.clone(), found };
             }
         }
         RegistryError::Foreign { key: command.key(1), found: "a value of another type".to_owned() }
+    }
+}
+
+/// The policy by which Redis may evict keys of ours, from what `INFO memory` says. Those that only take keys with a
+/// lifetime leave all but claims and counters.
+fn evicting_policy(info: &str) -> Option<&str> {
+    let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+    let policy = value("maxmemory_policy:");
+    (value("maxmemory:") != "0" && policy.starts_with("allkeys-")).then_some(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_checked_without_redis_is() {
+        let good = Config {
+            url: Secret::from("redis://localhost"),
+            prefix: Config::PREFIX.to_owned(),
+            ca_file: None,
+            timeout: Config::TIMEOUT,
+        };
+        assert!(good.check().is_ok());
+        let said = |config: Config| config.check().unwrap_err().to_string();
+        let prefix = said(Config { prefix: "a b".to_owned(), ..good.clone() });
+        assert!(prefix.starts_with("the prefix of keys"), "{prefix}");
+        let timeout = said(Config { timeout: Duration::ZERO, ..good.clone() });
+        assert_eq!(timeout, "the timeout of Redis is between 10 ms and 30 s");
+        let url = said(Config { url: Secret::from("http://:hunter2@localhost"), ..good.clone() });
+        assert!(url.starts_with("the URL of Redis: begins with none of redis://") && !url.contains("hunter2"), "{url}");
+    }
+
+    #[test]
+    fn a_policy_that_would_evict_our_keys_is_seen() {
+        let info =
+            |memory: &str, policy: &str| format!("# Memory\r\nmaxmemory:{memory}\r\nmaxmemory_policy:{policy}\r\n");
+        assert_eq!(evicting_policy(&info("1000", "allkeys-lru")), Some("allkeys-lru"));
+        for (memory, policy) in [("0", "allkeys-lru"), ("1000", "noeviction"), ("1000", "volatile-ttl")] {
+            assert_eq!(evicting_policy(&info(memory, policy)), None, "{memory} {policy}");
+        }
     }
 }

@@ -25,20 +25,15 @@ impl Registry for Redis {
     fn join<'a>(&'a self, info: &'a NodeInfo, lease: Duration) -> Answer<'a, Incarnation> {
         Box::pin(async move {
             let keys = &self.keys;
-            let of = vec![
-                keys.schema(),
-                keys.dataset(),
-                keys.beat(),
-                keys.next(),
-                keys.nodes(),
-                keys.leases(),
-                keys.tombs(),
-            ];
-            let next = keys.next();
-            let start = Incarnation::new(u32::from_be_bytes(random_bytes())).get();
-            let call = scripts::JOIN.on(of).arg(SCHEMA).arg(random_number()).arg(start);
-            let answer = self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await?;
-            incarnation(&answer).ok_or_else(|| unfit(&next, &answer))
+            let of = vec![keys.schema(), keys.dataset(), keys.beat(), keys.nodes(), keys.leases(), keys.tombs()];
+            // At random and not counted: a counter that was rolled back would give what a living node already has.
+            let first = Incarnation::new(u32::from_be_bytes(random_bytes())).get();
+            let call = scripts::JOIN.on(of).arg(SCHEMA).arg(random_number()).arg(first);
+            let (command, until) = (call.arg(&*form::write_node(info)).arg(millis(lease)).command(), self.deadline());
+            let answer = self.ask(&[command], until).await?.pop().unwrap_or_default();
+            let incarnation = incarnation(&answer).ok_or_else(|| unfit(&keys.nodes(), &answer))?;
+            self.warn_of_eviction(until).await;
+            Ok(incarnation)
         })
     }
 
@@ -55,10 +50,8 @@ impl Registry for Redis {
                 keys.graves(),
             ];
             let call = scripts::RENEW.on(of).arg(SCHEMA).arg(random_number()).arg(me.get());
-            match self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await? {
-                Value::Nil => Ok(Renewal::Buried),
-                answer => self.heartbeat(&answer).map(Renewal::Alive),
-            }
+            let answer = self.one(call.arg(&*form::write_node(info)).arg(millis(lease)).command()).await?;
+            if answer == Value::Nil { Ok(Renewal::Buried) } else { self.heartbeat(&answer).map(Renewal::Alive) }
         })
     }
 
@@ -92,7 +85,7 @@ impl Registry for Redis {
             let (nodes, tombs) = (self.keys.nodes(), self.keys.tombs());
             // In this order: one that is buried in between has its tombstone in the second answer.
             let node = Command::new("HGET", nodes.clone()).arg(of.get());
-            let answers = self.ask(vec![node, Command::new("GETBIT", tombs).arg(of.get())]).await?;
+            let answers = self.ask(&[node, Command::new("GETBIT", tombs).arg(of.get())], self.deadline()).await?;
             match answers.as_slice() {
                 [_, Value::Int(1)] => Ok(Fate::Buried),
                 [Value::BulkString(json), _] => {
@@ -121,8 +114,9 @@ impl Registry for Redis {
     fn write<'a>(&'a self, batch: &'a [Write]) -> Answer<'a, ()> {
         Box::pin(async move {
             let (first, then) = self.writes(batch);
+            let until = self.deadline();
             for commands in first.chunks(BATCH).chain(then.chunks(BATCH)) {
-                let _counts = self.ask(commands.to_vec()).await?;
+                let _counts = self.ask(commands, until).await?;
             }
             Ok(())
         })
@@ -245,17 +239,10 @@ impl Redis {
     async fn scan(&self, name: &str, key: &Key, cursor: Option<u64>) -> Result<(Option<u64>, Vec<Value>)> {
         let command = Command::new(name, key.clone()).arg(cursor.unwrap_or(0)).arg("COUNT").arg(PAGE);
         let answer = self.one(command).await?;
-        match answer {
-            Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
-                Ok([cursor, Value::Array(found)]) => {
-                    let next = number(&cursor).ok_or_else(|| unfit(key, &cursor))?;
-                    Ok((Some(next).filter(|next| *next != 0), found))
-                }
-                Ok([_, other]) => Err(unfit(key, &other)),
-                Err(_) => Err(unfit(key, &Value::Nil)),
-            },
-            other => Err(unfit(key, &other)),
-        }
+        let Value::Array(parts) = &answer else { return Err(unfit(key, &answer)) };
+        let [cursor, Value::Array(found)] = parts.as_slice() else { return Err(unfit(key, &answer)) };
+        let next = number(cursor).ok_or_else(|| unfit(key, cursor))?;
+        Ok((Some(next).filter(|next| *next != 0), found.clone()))
     }
 
     /// What a renewal answers: dataset, beat, whether the entry was new, now, nodes, leases, graves.
@@ -302,11 +289,7 @@ fn fields<T>(key: &Key, value: &Value, read: impl Fn(&[u8]) -> Option<T>) -> Res
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
-    }
+    if let Value::BulkString(bytes) = value { Some(bytes) } else { None }
 }
 
 fn text(value: &Value) -> Option<&str> {
@@ -314,10 +297,7 @@ fn text(value: &Value) -> Option<&str> {
 }
 
 fn number(value: &Value) -> Option<u64> {
-    match value {
-        Value::Int(number) => u64::try_from(*number).ok(),
-        other => text(other)?.parse().ok(),
-    }
+    if let Value::Int(number) = value { u64::try_from(*number).ok() } else { text(value)?.parse().ok() }
 }
 
 fn incarnation(value: &Value) -> Option<Incarnation> {

@@ -3,6 +3,9 @@
 //! The library's own Cluster client is not used: it holds every command back while it reconnects to one server, and cannot
 //! split a batch. Here each server is a [`Link`] with its own connection and deadline, so a dead server costs only the
 //! slots it has.
+//!
+//! While a slot moves, Redis runs no script whose keys do not all stand on one side: such a call is tried again for as long
+//! as its deadline lets it, and is then an error that passes with the move.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,8 +50,8 @@ struct State {
     map: BTreeMap<u16, (u16, Target)>,
     /// Something did not fit: read it anew before the next use.
     is_stale: bool,
-    /// Counts readings.
-    version: u64,
+    /// When it was read last.
+    read_at: Option<Instant>,
     links: BTreeMap<Target, Arc<Link>>,
 }
 
@@ -58,23 +61,22 @@ impl Slots {
     }
 
     /// Sends each command to the server that has its slot, those of one server in one piece; answers in order.
-    pub(super) async fn ask(&self, commands: &[Command]) -> Result<Vec<Value>, RegistryError> {
-        let deadline = Instant::now() + self.deadline;
-        timeout_at(deadline, self.spread(commands)).await.unwrap_or_else(|_| {
+    pub(super) async fn ask(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+        timeout_at(until, self.spread(commands, until)).await.unwrap_or_else(|_| {
             self.doubt();
             Err(RegistryError::TimedOut(self.deadline))
         })
     }
 
-    async fn spread(&self, commands: &[Command]) -> Result<Vec<Value>, RegistryError> {
-        self.refresh().await?;
+    async fn spread(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+        self.refresh(until).await?;
         let mut shares: BTreeMap<Target, Vec<(usize, Cmd)>> = BTreeMap::new();
         for (n, command) in commands.iter().enumerate() {
             shares.entry(self.owner(command.slot())?).or_default().push((n, command.cmd.clone()));
         }
         let asked = shares.iter().map(|(target, share)| async {
             let cmds: Vec<Cmd> = share.iter().map(|(_, cmd)| cmd.clone()).collect();
-            self.link(target).ask(&cmds).await
+            self.link(target).ask(&cmds, until).await
         });
         let mut answers = vec![Value::Nil; commands.len()];
         for (share, result) in shares.values().zip(join_all(asked).await) {
@@ -91,14 +93,14 @@ impl Slots {
             if let Value::ServerError(said) = &*answer
                 && is_elsewhere(said)
             {
-                *answer = self.chase(command, said.clone()).await?;
+                *answer = self.chase(command, said.clone(), until).await?;
             }
         }
         Ok(answers)
     }
 
     /// Follows redirections.
-    async fn chase(&self, command: &Command, mut said: ServerError) -> Result<Value, RegistryError> {
+    async fn chase(&self, command: &Command, mut said: ServerError, until: Instant) -> Result<Value, RegistryError> {
         for _ in 0..MOVES {
             let (target, is_asking) = match (said.code(), destination(&said)) {
                 ("ASK", Some(target)) => (target, true),
@@ -109,15 +111,15 @@ impl Slots {
                 _ => {
                     tokio::time::sleep(PAUSE).await;
                     self.doubt();
-                    self.refresh().await?;
+                    self.refresh(until).await?;
                     (self.owner(command.slot())?, false)
                 }
             };
             let link = self.link(&target);
             let mut values = if is_asking {
-                link.ask(&[redis::cmd("ASKING"), command.cmd.clone()]).await?
+                link.ask(&[redis::cmd("ASKING"), command.cmd.clone()], until).await?
             } else {
-                link.ask(std::slice::from_ref(&command.cmd)).await?
+                link.ask(std::slice::from_ref(&command.cmd), until).await?
             };
             match values.pop() {
                 Some(Value::ServerError(again)) if is_elsewhere(&again) => said = again,
@@ -126,7 +128,7 @@ impl Slots {
                 {
                     // The caller would send the whole script where it sent this; it belongs where the slot goes.
                     let full = command.full.clone().unwrap_or_default();
-                    values = link.ask(&[redis::cmd("ASKING"), full]).await?;
+                    values = link.ask(&[redis::cmd("ASKING"), full], until).await?;
                     match values.pop() {
                         Some(Value::ServerError(again)) if is_elsewhere(&again) => said = again,
                         value => return Ok(value.unwrap_or_default()),
@@ -179,24 +181,26 @@ impl Slots {
     }
 
     /// Reads the map if there is none, or it is doubted. Without an answer a doubted one stays in use.
-    async fn refresh(&self) -> Result<(), RegistryError> {
+    async fn refresh(&self, until: Instant) -> Result<(), RegistryError> {
         let seen = {
             let state = self.state.lock();
-            if !state.is_stale && !state.map.is_empty() {
+            // Doubt is cheap to come by while a server is away: not every command reads the map then.
+            let is_fresh = state.read_at.is_some_and(|at| at.elapsed() < PAUSE);
+            if !state.map.is_empty() && (is_fresh || !state.is_stale) {
                 return Ok(());
             }
-            state.version
+            state.read_at
         };
         let _one = self.reading.lock().await;
         let known: Vec<Target> = {
             let state = self.state.lock();
-            if state.version != seen {
+            if state.read_at != seen {
                 return Ok(());
             }
             state.links.keys().chain(&self.seeds).cloned().collect()
         };
         // All at once: a dead server delays nobody. A server cut off from the others says so, and is not listened to.
-        let mut asked: FuturesUnordered<_> = known.iter().map(|target| self.read(target)).collect();
+        let mut asked: FuturesUnordered<_> = known.iter().map(|target| self.read(target, until)).collect();
         let mut failure = RegistryError::Unreachable("no server of the Cluster is named".to_owned());
         while let Some(answer) = asked.next().await {
             match answer {
@@ -214,16 +218,16 @@ impl Slots {
 
     fn learn(&self, map: BTreeMap<u16, (u16, Target)>) {
         let mut state = self.state.lock();
-        let State { map: current, links, is_stale, version } = &mut *state;
+        let State { map: current, links, is_stale, read_at } = &mut *state;
         links.retain(|target, _| self.seeds.contains(target) || map.values().any(|(_, owner)| owner == target));
         *current = map;
         *is_stale = false;
-        *version += 1;
+        *read_at = Some(Instant::now());
     }
 
-    async fn read(&self, target: &Target) -> Result<BTreeMap<u16, (u16, Target)>, RegistryError> {
+    async fn read(&self, target: &Target, until: Instant) -> Result<BTreeMap<u16, (u16, Target)>, RegistryError> {
         let question = [redis::cmd("CLUSTER").arg("INFO").take(), redis::cmd("CLUSTER").arg("SLOTS").take()];
-        let answers = self.link(target).ask(&question).await?;
+        let answers = self.link(target).ask(&question, until).await?;
         let unfit = |why: &str| RegistryError::Unreachable(format!("{target}: {why}"));
         let mut answers = answers.into_iter();
         match answers.next() {

@@ -434,3 +434,6 @@ pub(super) async fn a_counter_stops_at_its_end(stand: &Stand) {
     assert_eq!(registry.count("much", u64::MAX, LONG).await, Ok(top));
     assert_eq!(registry.count("much", 5, LONG).await, Ok(top));
 }
+
+/// A node's own entry, for calls that outlive the place that makes them.
+pub(super) static NODE: std::sync::LazyLock<NodeInfo> = std::sync::LazyLock::new(|| info("me"));

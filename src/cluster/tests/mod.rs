@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::contract::Stand;
-use self::servers::{Cluster, Options, Server, Watched};
+use self::servers::{Authority, Cluster, Options, Server, Watched};
 use super::memory::Memory;
 use super::redis::{Config, Redis};
-use super::registry::RegistryError;
+use super::registry::{Registry as _, RegistryError, Write};
 use crate::secret::Secret;
 
 /// A deadline that a loaded machine keeps, for tests that are not about deadlines.
@@ -46,10 +46,18 @@ where
 
 /// A registry of its own in a Redis that others use too.
 fn fresh(url: &str, empty: impl Fn() + Send + Sync + 'static) -> Stand {
+    stand(config(url), empty)
+}
+
+/// The same over TLS.
+fn trusting(authority: &Authority, url: &str, empty: impl Fn() + Send + Sync + 'static) -> Stand {
+    stand(Config { ca_file: Some(authority.ca_file()), ..config(url) }, empty)
+}
+
+fn stand(config: Config, empty: impl Fn() + Send + Sync + 'static) -> Stand {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let prefix = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let redis = Redis::new(&Config { prefix, ..config(url) }).unwrap();
-    Stand { registry: Arc::new(redis), empty: Box::new(empty) }
+    Stand { registry: Arc::new(Redis::new(&Config { prefix, ..config }).unwrap()), empty: Box::new(empty) }
 }
 
 macro_rules! facts {
@@ -116,31 +124,84 @@ async fn the_contract_holds_in_a_cluster() {
 async fn the_contract_holds_behind_sentinel_with_a_password() {
     let options = Options { password: Some("p@ss".to_owned()), ..Options::default() };
     let group = Arc::new(Watched::start(1, 1, &options));
-    let url = group.url().replace("p@ss", "p%40ss");
     all_facts(|| {
         let twin = Arc::clone(&group);
-        fresh(&url, move || twin.servers[0].flush())
+        fresh(&group.url(), move || twin.servers[0].flush())
     })
     .await;
 }
 
-/// What a user needs in Redis: commands, and only keys of the prefix. The manual for operators shows the same.
-const ACL: &str = "~{test-* ~test-* resetchannels -@all +auth +select +ping +get +hget +hset +hdel +hscan \
-                   +smembers +sadd +srem +sscan +getbit +type +evalsha +eval +time +set +setnx +incr +incrby +hexists \
-                   +hsetnx +hgetall +setbit +del +pttl +pexpire";
+/// All that a user of Redis needs: these commands, on keys of the prefix.
+const ACL: &str = "~{test-* ~test-* resetchannels -@all +auth +select +get +hget +hset +hdel +hscan +smembers +sadd \
+                   +srem +sscan +getbit +type +evalsha +eval +time +set +setnx +incr +incrby +hexists +hsetnx \
+                   +hgetall +setbit +del +pttl +pexpire";
 
 #[tokio::test]
 async fn the_contract_holds_over_tls_for_a_user_with_few_rights() {
+    let authority = Authority::new();
     let users = vec![format!("gateway on >secret {ACL}")];
-    let options = Options { has_tls: true, users, ..Options::default() };
-    let server = Arc::new(Server::start(options));
-    let number = AtomicU64::new(0);
+    let server = Arc::new(Server::start(&Options { tls: Some(authority.clone()), users, ..Options::default() }));
+    let url = format!("rediss://gateway:secret@127.0.0.1:{}", server.tls_port);
     all_facts(|| {
         let twin = Arc::clone(&server);
-        let prefix = format!("test-{}", number.fetch_add(1, Ordering::Relaxed));
-        let url = format!("rediss://gateway:secret@127.0.0.1:{}", server.tls_port);
-        let config = Config { prefix, ca_file: Some(server.ca_file()), ..config(&url) };
-        Stand { registry: Arc::new(Redis::new(&config).unwrap()), empty: Box::new(move || twin.flush()) }
+        trusting(&authority, &url, move || twin.flush())
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_contract_holds_over_tls_in_a_cluster_and_behind_sentinel() {
+    let authority = Authority::new();
+    let options = Options { tls: Some(authority.clone()), password: Some("p@ss".to_owned()), ..Options::default() };
+    let cluster = Arc::new(Cluster::start(2, &options));
+    all_facts(|| {
+        let twin = Arc::clone(&cluster);
+        trusting(&authority, &cluster.url(), move || twin.flush())
+    })
+    .await;
+    let group = Arc::new(Watched::start(1, 1, &options));
+    all_facts(|| {
+        let twin = Arc::clone(&group);
+        trusting(&authority, &group.url(), move || twin.servers[0].flush())
+    })
+    .await;
+}
+
+/// What a run of one seed does, written down.
+async fn history(seed: u64) -> String {
+    let memory = Memory::new(seed);
+    let mut lines = Vec::new();
+    for n in 0..5 {
+        let node = memory.join(&contract::info("node"), contract::LONG).await.unwrap();
+        lines.push(format!("{node:?} {:?}", memory.renew(node, &contract::info("node"), contract::LONG).await));
+        if n % 2 == 0 {
+            memory.leave(node, true).await.unwrap();
+        }
+    }
+    lines.join("\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_seed_makes_one_history() {
+    assert_eq!(history(1).await, history(1).await);
+    assert_ne!(history(1).await, history(2).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rolled_back_memory_has_lost_what_came_after() {
+    let memory = Memory::new(3);
+    let me = memory.join(&contract::info("me"), contract::LONG).await.unwrap();
+    let before = contract::beat(&memory, me, "me").await;
+    let kept = memory.snapshot();
+    let record = contract::connection(me, 1);
+    memory.write(&[Write::Put(record.clone())]).await.unwrap();
+    let late = memory.join(&contract::info("late"), contract::LONG).await.unwrap();
+    assert_eq!(memory.connections(), [record.id]);
+    memory.roll_back(&kept);
+    assert_eq!(memory.connections(), []);
+    let after = contract::beat(&memory, me, "me").await;
+    assert_eq!((after.dataset, after.nodes.len()), (before.dataset, 1));
+    assert_eq!(after.beat, before.beat + 1, "what was counted in between is forgotten");
+    // The number it had is not given once more, though nothing there knows it.
+    assert_ne!(memory.join(&contract::info("next"), contract::LONG).await, Ok(late));
 }

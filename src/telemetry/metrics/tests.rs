@@ -27,60 +27,11 @@ type Move = (&'static str, fn(&Metrics));
 
 /// Every metric, moved once.
 fn moves() -> Vec<Move> {
+    [of_sessions(), of_the_cluster()].concat()
+}
+
+fn of_the_cluster() -> Vec<Move> {
     vec![
-        ("causeway_sessions_open", |m| {
-            m.sessions_open.inc();
-        }),
-        (r#"causeway_connects_total{result="busy"}"#, |m| m.connects.inc(ConnectResult::Busy)),
-        ("causeway_handshakes_in_progress", |m| {
-            m.handshakes_in_progress.inc();
-        }),
-        (r#"causeway_tls_handshakes_total{result="failed"}"#, |m| {
-            m.tls_handshakes.inc(Success::Failed);
-        }),
-        (r#"causeway_proxy_headers_total{result="refused"}"#, |m| {
-            m.proxy_headers.inc(ProxyHeader::Refused);
-        }),
-        (r#"causeway_session_ends_total{reason="slow_consumer"}"#, |m| {
-            m.session_ended(&CloseReason::SlowConsumer);
-        }),
-        (r#"causeway_disconnects_total{result="ok"}"#, |m| m.disconnects.inc(Success::Ok)),
-        (r#"causeway_messages_received_total{route="custom"}"#, |m| {
-            m.messages_received.inc(RouteKind::Custom);
-        }),
-        ("causeway_received_bytes_total", |m| {
-            m.received_bytes.inc();
-        }),
-        (r#"causeway_messages_sent_total{source="push"}"#, |m| m.messages_sent.inc(SentKind::Push)),
-        ("causeway_sent_bytes_total", |m| {
-            m.sent_bytes.inc();
-        }),
-        (r#"causeway_pushes_total{result="gone"}"#, |m| m.pushes.inc(PushResult::Gone)),
-        ("causeway_pushes_repeated_total", |m| {
-            m.pushes_repeated.inc();
-        }),
-        (r#"causeway_group_deliveries_total{result="dropped"}"#, |m| {
-            m.group_deliveries.inc(GroupResult::Dropped);
-        }),
-        (r#"causeway_faults_total{kind="GONE"}"#, |m| m.fault(&Fault::Gone)),
-        (r#"causeway_integration_latency_seconds_count{kind="http_proxy"}"#, |m| {
-            m.integration_latency.observe(IntegrationKind::HttpProxy, Duration::from_millis(3));
-        }),
-        ("causeway_exchanges_in_flight", |m| {
-            m.exchanges_in_flight.inc();
-        }),
-        ("causeway_outbox_bytes", |m| {
-            m.outbox_bytes.inc();
-        }),
-        ("causeway_outbox_dropped_messages_total", |m| {
-            m.outbox_dropped.inc();
-        }),
-        ("causeway_access_log_dropped_lines_total", |m| {
-            m.access_log_dropped.inc();
-        }),
-        (r#"causeway_definition_reloads_total{result="failed"}"#, |m| {
-            m.reloads.inc(Success::Failed);
-        }),
         (r#"causeway_link_requests_total{outcome="not_sent"}"#, |m| m.cluster.link_requests.inc(LinkOutcome::NotSent)),
         ("causeway_cluster_nodes", |m| {
             m.cluster.nodes.inc();
@@ -135,6 +86,64 @@ fn moves() -> Vec<Move> {
         }),
         ("causeway_told_unreachable_total", |m| {
             m.cluster.told_unreachable.inc();
+        }),
+    ]
+}
+
+fn of_sessions() -> Vec<Move> {
+    vec![
+        ("causeway_sessions_open", |m| {
+            m.sessions_open.inc();
+        }),
+        (r#"causeway_connects_total{result="busy"}"#, |m| m.connects.inc(ConnectResult::Busy)),
+        ("causeway_handshakes_in_progress", |m| {
+            m.handshakes_in_progress.inc();
+        }),
+        (r#"causeway_tls_handshakes_total{result="failed"}"#, |m| {
+            m.tls_handshakes.inc(Success::Failed);
+        }),
+        (r#"causeway_proxy_headers_total{result="refused"}"#, |m| {
+            m.proxy_headers.inc(ProxyHeader::Refused);
+        }),
+        (r#"causeway_session_ends_total{reason="slow_consumer"}"#, |m| {
+            m.session_ended(&CloseReason::SlowConsumer);
+        }),
+        (r#"causeway_disconnects_total{result="ok"}"#, |m| m.disconnects.inc(Success::Ok)),
+        (r#"causeway_messages_received_total{route="custom"}"#, |m| {
+            m.messages_received.inc(RouteKind::Custom);
+        }),
+        ("causeway_received_bytes_total", |m| {
+            m.received_bytes.inc();
+        }),
+        (r#"causeway_messages_sent_total{source="push"}"#, |m| m.messages_sent.inc(SentKind::Push)),
+        ("causeway_sent_bytes_total", |m| {
+            m.sent_bytes.inc();
+        }),
+        (r#"causeway_pushes_total{result="gone"}"#, |m| m.pushes.inc(PushResult::Gone)),
+        ("causeway_pushes_repeated_total", |m| {
+            m.pushes_repeated.inc();
+        }),
+        (r#"causeway_group_deliveries_total{result="dropped"}"#, |m| {
+            m.group_deliveries.inc(GroupResult::Dropped);
+        }),
+        (r#"causeway_faults_total{kind="GONE"}"#, |m| m.fault(&Fault::Gone)),
+        (r#"causeway_integration_latency_seconds_count{kind="http_proxy"}"#, |m| {
+            m.integration_latency.observe(IntegrationKind::HttpProxy, Duration::from_millis(3));
+        }),
+        ("causeway_exchanges_in_flight", |m| {
+            m.exchanges_in_flight.inc();
+        }),
+        ("causeway_outbox_bytes", |m| {
+            m.outbox_bytes.inc();
+        }),
+        ("causeway_outbox_dropped_messages_total", |m| {
+            m.outbox_dropped.inc();
+        }),
+        ("causeway_access_log_dropped_lines_total", |m| {
+            m.access_log_dropped.inc();
+        }),
+        (r#"causeway_definition_reloads_total{result="failed"}"#, |m| {
+            m.reloads.inc(Success::Failed);
         }),
     ]
 }

@@ -211,20 +211,18 @@ async fn no_connection_within_the_deadline_is_not_sent() {
 
 #[tokio::test]
 async fn a_full_queue_takes_no_more() {
-    let b = node(2, silent);
+    let b = node(2, |request| if *request == push(0, "hi") { done(request) } else { silent(request) });
     let net = Net::start(b.listens);
     let a = node(1, done);
     a.join();
     b.join();
     let through = peer(2, &net.address().to_string());
-    let asked = async {
-        // The link is made by a first request; what follows stays on this side of a frozen network.
-        let _unanswered = a.links.ask(&through, push(0, "hi"), Duration::from_millis(50)).await;
-        net.freeze();
-        let piece = Bytes::from(vec![b'x'; 16 << 20]);
-        let asks = (1..12).map(|n| a.links.ask(&through, push(n, piece.clone()), Duration::from_millis(500)));
-        futures_util::future::join_all(asks).await
-    };
+    // The link is made by a first request; what follows stays on this side of a frozen network.
+    assert_eq!(a.ask(&through, push(0, "hi")).await, Ok(Response::Done));
+    net.freeze();
+    let piece = Bytes::from(vec![b'x'; 16 << 20]);
+    let asks = (1..12).map(|n| a.links.ask(&through, push(n, piece.clone()), Duration::from_millis(500)));
+    let asked = futures_util::future::join_all(asks);
     let answers = within("all answers", asked).await;
     let full = LinkError::NotSent("the link's queue is full".to_owned());
     let refused = answers.iter().filter(|answer| answer.as_ref() == Err(&full)).count();

@@ -262,3 +262,65 @@ async fn everything_ends_with_the_token() {
     a.stop().await;
     b.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_and_cuts_an_answer_means_once_and_not_sent_means_never() {
+    const ASKERS: u32 = 24;
+    const CUTS: u64 = 6;
+    let b = node(2, done);
+    let net = Net::start(b.listens);
+    let a = node(1, done);
+    let through = behind(&b, &net);
+    a.links.peers(&a.peer, std::slice::from_ref(&through));
+    b.links.peers(&b.peer, std::slice::from_ref(&a.peer));
+    eventually("a link", || a.is_linked(&through)).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let outcomes = Arc::new(Mutex::new(Vec::new()));
+    let askers = Tasks::new();
+    for asker in 0..ASKERS {
+        let (links, to, stop, outcomes) = (Arc::clone(&a.links), through.clone(), stop.clone(), Arc::clone(&outcomes));
+        askers.spawn("asker", async move {
+            let mut n = asker << 16;
+            while !stop.is_cancelled() {
+                let answer = links.ask(&to, push(n, vec![b'x'; 700]), LONG).await;
+                let is_refused = answer.is_err();
+                outcomes.lock().push((n, answer));
+                n += 1;
+                if is_refused {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+    }
+    for cut in 1..=CUTS {
+        let before = b.recorder.asked.lock().len();
+        eventually("traffic", || b.recorder.asked.lock().len() > before + 500).await;
+        net.cut();
+        eventually("the loss", || count(&a.links.stats().links_lost) >= cut).await;
+        net.restore();
+        eventually("a link again", || a.is_linked(&through)).await;
+    }
+    stop.cancel();
+    assert_eq!(askers.drain(PATIENCE).await, 0);
+    // What was read of a lost link may still be on its way through the server.
+    eventually("the server to be done", || b.links.table.lock().count_lines() <= 1).await;
+    let mut served = std::collections::HashMap::new();
+    for request in b.recorder.asked() {
+        let Request::Push { id, .. } = request else { panic!("{request:?}") };
+        *served.entry(id.slot()).or_insert(0) += 1;
+    }
+    let outcomes = std::mem::take(&mut *outcomes.lock());
+    for (n, answer) in &outcomes {
+        let times = served.get(n).copied().unwrap_or_default();
+        match answer {
+            Ok(Response::Done) => assert_eq!(times, 1, "{n}: answered"),
+            Err(LinkError::NotSent(why)) => assert_eq!(times, 0, "{n}: not sent, {why}"),
+            Err(LinkError::Unanswered(_)) => assert!(times <= 1, "{n}: unanswered"),
+            Ok(other) => panic!("{n}: {other:?}"),
+        }
+    }
+    assert!(outcomes.iter().any(|(_, answer)| matches!(answer, Err(LinkError::Unanswered(_)))));
+    assert!(outcomes.iter().any(|(_, answer)| matches!(answer, Err(LinkError::NotSent(_)))));
+    a.stop().await;
+    b.stop().await;
+}

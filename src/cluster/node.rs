@@ -12,7 +12,7 @@
 //!
 //! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `sweeper`, and `burial` while somebody is suspected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -97,7 +97,8 @@ pub trait Local: Serve + Truth {
     /// Runs the `$disconnect` of a connection whose node is dead.
     fn disconnect(&self, lost: ConnectionContext) -> Attempting;
 
-    /// Ends every session of an incarnation at once with 1012 and without `$disconnect`: the others take care of that.
+    /// Ends every session of an incarnation at once with 1012; without `$disconnect`, which the others take care of, unless
+    /// [`Node::owes_disconnect`] says so.
     fn expel(&self, incarnation: Incarnation);
 }
 
@@ -132,6 +133,8 @@ pub(super) struct State {
     me: Option<Incarnation>,
     /// The incarnation that was declared dead, until this node has joined anew.
     ended: Option<Incarnation>,
+    /// Connections of that incarnation whose record may never have been written: nobody else can end them.
+    unrecorded: HashSet<ConnectionId>,
     /// Until when the lease is sure to hold.
     confirmed_until: Instant,
 }
@@ -182,6 +185,7 @@ impl Node {
             health: health.clone(),
             me: Some(me),
             ended: None,
+            unrecorded: HashSet::new(),
             confirmed_until: now + config.lease,
         };
         Ok(Arc::new(Self {
@@ -274,6 +278,12 @@ impl Node {
             written.within(self.config.announce_patience).await;
         }
         self.me() == Some(id.incarnation())
+    }
+
+    /// Whether the `$disconnect` of a connection that ends here is this node's to run. Once the others have declared it dead
+    /// it is theirs, from the record; but for one that may have none there is only this node.
+    pub fn owes_disconnect(&self, id: &ConnectionId) -> bool {
+        self.me() == Some(id.incarnation()) || self.state.lock().unrecorded.remove(id)
     }
 
     /// A connection has ended and its `$disconnect` was attempted: its record goes.
@@ -573,6 +583,7 @@ impl Node {
             let mut state = self.state.lock();
             state.me = None;
             state.ended = Some(me);
+            state.unrecorded = self.writes.clear();
             state.view.buried(me);
             state.view.begin_anew();
             self.publish(&state);
@@ -580,7 +591,6 @@ impl Node {
         if let Some(local) = self.local() {
             local.expel(me);
         }
-        self.writes.clear();
     }
 
     async fn join_anew(self: &Arc<Self>) {

@@ -57,7 +57,7 @@ async fn settings_that_do_not_fit_are_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_refuses_ends_the_start_with_its_reason() {
-    let locked = Server::start(Options { password: Some("hush-hush".to_owned()), ..Options::default() });
+    let locked = Server::start(&Options { password: Some("hush-hush".to_owned()), ..Options::default() });
     let at = |login: &str, path: &str| format!("redis://{login}127.0.0.1:{}{path}", locked.port);
     let start = async |code: i32, words: &[&str], url: &str| {
         refused(code, words, &["--redis", url, "--cluster-secret", SECRET]).await;
@@ -203,7 +203,7 @@ async fn an_address_nobody_can_reach_is_said_on_both_sides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_shown_nowhere() {
-    let locked = Server::start(Options { password: Some("hush-hush".to_owned()), ..Options::default() });
+    let locked = Server::start(&Options { password: Some("hush-hush".to_owned()), ..Options::default() });
     let routes = Routes::new(&plain_api("hello"));
     let url = format!("redis://:hush-hush@127.0.0.1:{}", locked.port);
     let args = ["--redis", &url, "--cluster-secret", SECRET, "--node-lease", "1s", "--log-level", "debug"];

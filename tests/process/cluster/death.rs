@@ -198,3 +198,36 @@ async fn a_node_that_was_buried_alive_ends_its_sessions_and_joins_anew() {
     drop((fresh, awake));
     cluster.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cut_off_from_all_the_others_ends_what_nobody_else_can() {
+    let cluster = Cluster::start(2).await;
+    let recorded = cluster.crowd(0, 5).await;
+    let lost = ids(&recorded);
+    cluster.recorded(&lost.iter().cloned().collect()).await;
+    let before = cluster.incarnation(0).await;
+    cluster.cut_registry(0);
+    cluster.cut_links();
+    until("it notices", async || cluster.ready(0).await.starts_with("degraded: ")).await;
+    // Its clients still reach it, and new ones come: of these Redis knows nothing.
+    let unrecorded = cluster.crowd(0, 5).await;
+    assert_eq!(cluster.push(0, &unrecorded[0].id, "welcome").await, 200);
+    cluster.all_ended(&lost).await;
+    assert_eq!(lost_with_their_node(&cluster, &lost), 0);
+    cluster.push_until(1, &lost[0], 410, 200).await;
+    assert!(recorded.iter().chain(&unrecorded).all(|ear| ear.ended().is_none()), "it does not know yet");
+    cluster.restore_links();
+    cluster.restore_registry(0);
+    for ear in recorded.iter().chain(&unrecorded) {
+        assert_eq!(ear.end().await, Said::Close(1012));
+    }
+    until("it has joined anew", async || ![String::new(), before.clone()].contains(&cluster.incarnation(0).await))
+        .await;
+    let all: Vec<_> = lost.iter().cloned().chain(ids(&unrecorded)).collect();
+    cluster.all_ended(&all).await;
+    for (id, calls) in cluster.ends() {
+        assert_eq!(calls.len(), 1, "{id}: by the one who has its record, else by the node itself");
+    }
+    cluster.settled().await;
+    cluster.finish().await;
+}

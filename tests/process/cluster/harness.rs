@@ -92,7 +92,7 @@ impl Cluster {
 
     /// Everything but the nodes, which the test starts.
     pub(super) async fn prepare(nodes: usize, more: &[&str]) -> Self {
-        let redis = Server::start(Options { is_durable: true, ..Options::default() });
+        let redis = Server::start(&Options { is_durable: true, ..Options::default() });
         let backend = Backend::start().await;
         let routes = Routes::new(&api(&backend));
         let common = ["--cluster-secret", SECRET, "--node-lease", "1s", "--access-log", "off"];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::{Cluster, ids};
 use super::load::{Caller, Customers, Field, Load, all_answered, all_told, check};
-use crate::support::{Said, eventually};
+use crate::support::{Said, eventually, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_nothing() {
@@ -67,5 +67,31 @@ async fn a_node_sheds_half_of_its_sessions_at_a_pace() {
     cluster.recorded(&all).await;
     assert_eq!(cluster.admin(0, "POST", "/nodes/shed?percent=0&rate=20").await.status, 400);
     drop((back, stays, other));
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_while_redis_is_away_is_cleared_up_behind() {
+    let mut cluster = Cluster::start(2).await;
+    let (leaves, stays) = (cluster.crowd(0, 5).await, cluster.crowd(1, 2).await);
+    let all: BTreeSet<_> = ids(&leaves).into_iter().chain(ids(&stays)).collect();
+    cluster.recorded(&all).await;
+    cluster.redis.kill();
+    until("degraded", async || cluster.ready(0).await.starts_with("degraded: ")).await;
+    cluster.stop(0).await;
+    assert!(leaves.iter().all(|ear| ear.ended() == Some(Said::Close(1001))));
+    let told = cluster.ends();
+    assert!(ids(&leaves).iter().all(|id| told[id].len() == 1), "{told:?}");
+    cluster.redis.restart();
+    // Its records are still there; whoever has them cannot know that their ends were told.
+    cluster.recorded(&ids(&stays).into_iter().collect()).await;
+    for id in ids(&leaves) {
+        let calls = &cluster.ends()[&id];
+        let names: BTreeSet<_> = calls.iter().map(|call| call.header("requestId").to_owned()).collect();
+        assert!(names.len() == 1 && calls.len() <= 2, "{id}: {calls:?}");
+        cluster.push_until(1, &id, 410, 200).await;
+    }
+    cluster.settled().await;
+    drop(stays);
     cluster.finish().await;
 }

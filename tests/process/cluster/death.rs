@@ -231,3 +231,55 @@ async fn a_node_cut_off_from_all_the_others_ends_what_nobody_else_can() {
     cluster.settled().await;
     cluster.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_left_makes_the_calls_for_all_who_died_at_once() {
+    let mut cluster = Cluster::start(3).await;
+    let (first, second, third) = (cluster.crowd(0, 8).await, cluster.crowd(1, 8).await, cluster.crowd(2, 8).await);
+    let all: Vec<_> = [&first, &second, &third].into_iter().flat_map(|ears| ids(ears)).collect();
+    cluster.recorded(&all.iter().cloned().collect()).await;
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.all_ended(&all[..16]).await;
+    cluster.recorded(&all[16..].iter().cloned().collect()).await;
+    assert_eq!(lost_with_their_node(&cluster, &all[..16]), 0);
+    only(&cluster, &all[..16]);
+    // Then the last as well, and all of them come back.
+    cluster.kill(2);
+    for node in 0..3 {
+        cluster.begin(node).await;
+    }
+    cluster.all_ended(&all).await;
+    cluster.recorded(&[].into()).await;
+    assert_eq!(lost_with_their_node(&cluster, &all), 0);
+    for id in &all {
+        cluster.push_until(0, id, 410, 200).await;
+    }
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_nobody_remembers_proves_nothing_until_the_operator_speaks() {
+    let mut cluster = Cluster::start(2).await;
+    let ears = cluster.crowd(0, 1).await;
+    let id = ears[0].id.clone();
+    assert_eq!(cluster.admin(1, "POST", &format!("/nodes/bury?connection={id}")).await.status, 409, "it lives");
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.redis.flush();
+    cluster.begin(1).await;
+    cluster.begin(0).await;
+    cluster.settled().await;
+    let fresh = cluster.connect(0).await;
+    for node in [0, 1] {
+        assert_eq!(cluster.push(node, &id, "who?").await, 503, "nothing is known of it");
+    }
+    assert_eq!(cluster.admin(1, "POST", &format!("/nodes/bury?connection={id}")).await.status, 204);
+    for node in [0, 1] {
+        cluster.push_until(node, &id, 410, 200).await;
+    }
+    assert_eq!(cluster.push(1, &fresh.id, "alive").await, 200);
+    drop(fresh);
+    cluster.finish().await;
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::net::Net;
 use super::redis::{Options, Server};
-use crate::support::{Backend, Call, Client, Ear, Process, Reply, Routes, backed_api, call, soon, try_call, until};
+use crate::support::{Backend, Call, Client, Ear, Process, Reply, Routes, backed_api, call, try_call, until};
 
 pub(super) const SECRET: &str = "what the nodes of a test know";
 pub(super) const BEARER: &str = "Authorization: Bearer token";
@@ -112,6 +112,12 @@ impl Cluster {
             place.more = vec!["--node-name".to_owned(), format!("node{n}")];
         }
         cluster
+    }
+
+    /// The nodes have no secret; what they have instead is for [`Self::set`].
+    pub(super) fn forget_secret(&mut self) {
+        let at = self.args.iter().position(|arg| arg == "--cluster-secret").expect("a secret");
+        self.args.drain(at..at + 2);
     }
 
     /// Settings of one node alone, from its next start on.
@@ -327,26 +333,12 @@ impl Cluster {
 
     /// The ids of all records in Redis.
     pub(super) fn records(&self) -> BTreeSet<String> {
-        let mut ids = BTreeSet::new();
-        for key in self.keys("{causeway:r:*}") {
-            let fields = self.redis.call(&["HKEYS", &key]).list();
-            ids.extend(fields.iter().map(super::redis::Reply::text));
-        }
-        ids
+        records(&self.redis)
     }
 
-    /// Keys of a form, hashes and all; claims on records left out.
+    /// Keys of a form in Redis.
     pub(super) fn keys(&self, form: &str) -> BTreeSet<String> {
-        let mut keys = BTreeSet::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let answer = self.redis.call(&["SCAN", &cursor, "MATCH", form, "COUNT", "1000"]).list();
-            cursor = answer[0].text();
-            keys.extend(answer[1].clone().list().iter().map(super::redis::Reply::text));
-            if cursor == "0" {
-                return keys;
-            }
-        }
+        keys(&self.redis, form)
     }
 
     /// Waits until Redis has the records of exactly these.
@@ -377,7 +369,22 @@ pub(super) fn ids(ears: &[Ear]) -> Vec<String> {
     ears.iter().map(|ear| ear.id.clone()).collect()
 }
 
-/// Waits for many at once.
-pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    soon("all of them", futures_util::future::join_all(futures)).await
+/// The ids of all records in a server.
+pub(super) fn records(server: &Server) -> BTreeSet<String> {
+    let hashes = keys(server, "{causeway:r:*}").into_iter();
+    hashes.flat_map(|key| server.call(&["HKEYS", &key]).list()).map(|id| id.text()).collect()
+}
+
+/// Keys of a form in a server.
+pub(super) fn keys(server: &Server, form: &str) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let answer = server.call(&["SCAN", &cursor, "MATCH", form, "COUNT", "1000"]).list();
+        cursor = answer[0].text();
+        keys.extend(answer[1].clone().list().iter().map(super::redis::Reply::text));
+        if cursor == "0" {
+            return keys;
+        }
+    }
 }

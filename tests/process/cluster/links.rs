@@ -1,7 +1,7 @@
 //! The network between nodes and around one: what is cut there is no death.
 
 use super::harness::{Cluster, ids};
-use crate::support::{eventually, until};
+use crate::support::{Said, eventually, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_cannot_reach_each_other_answer_503_and_bury_nobody() {
@@ -102,8 +102,56 @@ async fn slow_links_are_slow_and_nothing_else() {
         assert_eq!(cluster.push(1, &ear.id, &format!("late {n}")).await, 200);
     }
     ear.hears("late 4").await;
-    assert_eq!(ear.heard().len(), 5, "in order, each once");
+    let expected: Vec<_> = (0..5).map(|n| Said::Text(format!("late {n}"))).collect();
+    assert_eq!(ear.heard(), expected, "in order, each once");
     cluster.restore_links();
     drop(ear);
+    cluster.finish().await;
+}
+
+/// A node's certificate and key by an authority, as files.
+fn certify(folder: &std::path::Path, name: &str, issuer: &Issuer) -> [String; 2] {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let cert = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, issuer).unwrap();
+    let write = |kind: &str, text: &str| {
+        let file = folder.join(format!("{name}.{kind}.pem"));
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        file.display().to_string()
+    };
+    [write("cert", &cert.pem()), write("key", &key.serialize_pem())]
+}
+
+type Issuer = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
+
+fn authority() -> Issuer {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_may_prove_themselves_by_certificates_of_one_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, others) = (authority(), authority());
+    let ca = folder.path().join("ca.pem").display().to_string();
+    std::fs::write(&ca, ours.pem()).unwrap();
+    let mut cluster = Cluster::prepare(3, &[]).await;
+    cluster.forget_secret();
+    for (node, issuer) in [(0, &ours), (1, &ours), (2, &others)] {
+        let [cert, key] = certify(folder.path(), &format!("node{node}"), issuer);
+        cluster.set(node, &["--cluster-cert", &cert, "--cluster-key", &key, "--cluster-ca", &ca]);
+        cluster.begin(node).await;
+    }
+    cluster.settled().await;
+    let ears = [cluster.connect(0).await, cluster.connect(1).await, cluster.connect(2).await];
+    assert_eq!(cluster.push(0, &ears[1].id, "by certificate").await, 200);
+    assert_eq!(cluster.push(1, &ears[0].id, "by certificate").await, 200);
+    // The third has a certificate, of somebody else's.
+    for (from, to) in [(0, 2), (1, 2), (2, 0), (2, 1)] {
+        assert_eq!(cluster.push(from, &ears[to].id, "no way").await, 503, "{from} to {to}");
+    }
+    drop(ears);
     cluster.finish().await;
 }

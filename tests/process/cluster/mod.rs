@@ -6,6 +6,7 @@
 //! | `death` | kill -9 and SIGSTOP: who is dead, who is not, and whose `$disconnect` is made by whom |
 //! | `links` | links between nodes cut and frozen |
 //! | `registry` | Redis cut off, paused, killed, emptied |
+//! | `shapes` | Redis watched by Sentinel, and Redis Cluster: a failover, a slot that moves |
 //! | `leaving` | drains, rolling restarts, shedding |
 //! | `faults` | all of it in sequence under load, every push and its answer counted |
 //! | `abuse` | wrong secrets, strangers, wrong and foreign Redis |
@@ -25,3 +26,4 @@ mod reach;
 #[path = "../../support/redis.rs"]
 mod redis;
 mod registry;
+mod shapes;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::harness::{Cluster, ids};
-use crate::support::{Ear, Said, eventually, until};
+use crate::support::{Client, Ear, Said, eventually, until};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| panic!("no JSON: {text}"))
@@ -216,6 +216,58 @@ async fn two_clusters_on_one_redis_do_not_see_each_other() {
     drop((mine, theirs));
     other.stop(0).await;
     one.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_here_is_refused_alike_through_another_node() {
+    let cluster = Cluster::start(2).await;
+    let ear = cluster.connect(0).await;
+    let other = ear.id.replace(|c: char| c.is_ascii_digit() || c.is_ascii_lowercase(), "A");
+    for node in [0, 1] {
+        let status = async |method, path: &str, body: &str| cluster.callback(node, method, path, body).await.status;
+        let to = format!("@connections/{}", ear.id);
+        assert_eq!(status("POST", &to, &"x".repeat(131_073)).await, 413, "{node}");
+        assert_eq!(status("POST", &to, &"x".repeat(1_000)).await, 200, "{node}");
+        assert_eq!(status("POST", "@connections/nonsense", "x").await, 400, "{node}");
+        assert_ne!(status("POST", &format!("@connections/{other}"), "x").await, 200, "{node}");
+        assert_eq!(status("PUT", &format!("@groups/{}/{}", "g".repeat(1_000), ear.id), "").await, 400, "{node}");
+    }
+    // One that does not read: its outbox is full for whoever pushes.
+    let mut deaf = Client::connect(cluster.node(0).public).await;
+    let id = deaf.id().await;
+    for node in [1, 0] {
+        let message = "m".repeat(30_000);
+        until("a full outbox", async || match cluster.push(node, &id, &message).await {
+            429 => true,
+            status => {
+                assert_eq!(status, 200, "{node}");
+                false
+            }
+        })
+        .await;
+    }
+    assert_eq!(cluster.push(1, &ear.id, "others are not concerned").await, 200);
+    drop((ear, deaf));
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pushes_at_once_through_another_node_come_each_once() {
+    let cluster = Cluster::start(2).await;
+    let ears = cluster.crowd(0, 10).await;
+    let (messages, others) = (40, ears.iter().flat_map(|ear| (0..40).map(move |n| (ear, n))));
+    let pushes = others.map(|(ear, n)| {
+        let cluster = &cluster;
+        async move { cluster.push(1, &ear.id, &format!("{n}")).await }
+    });
+    let answers = futures_util::future::join_all(pushes).await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    for ear in &ears {
+        eventually("all of them", || ear.heard().len() >= messages).await;
+        assert!((0..messages).all(|n| ear.count(&n.to_string()) == 1), "{:?}", ear.heard());
+    }
+    drop(ears);
+    cluster.finish().await;
 }
 
 /// Commands that Redis is given in so much time, a second of each kind.

@@ -118,7 +118,7 @@ async fn what_becomes_foreign_while_nodes_run_is_named_and_survived() {
     for node in [0, 1] {
         assert_eq!(cluster.ready(node).await, "ready\n");
         assert_eq!(cluster.push(node, &ear.id, "goes on").await, 200);
-        assert_eq!(cluster.metric(node, "causeway_node_burials_total").await, 0.0);
+        assert_eq!(cluster.metric(node, "causeway_node_burials_total").await, 0);
     }
     drop(ear);
     cluster.finish().await;
@@ -144,7 +144,7 @@ async fn nodes_with_different_secrets_say_so_on_both_sides_and_bury_nobody() {
         assert!(!log.contains(SECRET) && !log.contains("quite another"), "{log}");
         let lines = log.lines().filter(|line| line.contains("--cluster-secret")).count();
         assert!(lines <= 4, "said {lines} times:\n{log}");
-        assert_eq!(cluster.metric(node, "causeway_node_burials_total").await, 0.0);
+        assert_eq!(cluster.metric(node, "causeway_node_burials_total").await, 0);
     }
     drop((here, there));
     cluster.finish().await;
@@ -211,9 +211,9 @@ async fn secrets_are_shown_nowhere() {
     let mut shown = String::new();
     for is_away in [true, false] {
         if is_away {
-            locked.pause()
+            locked.pause();
         } else {
-            locked.resume()
+            locked.resume();
         }
         until("readiness", async || {
             let ready = call(process.admin, "GET", "/ready", &[], b"").await.body;

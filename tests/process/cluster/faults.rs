@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::harness::Cluster;
 use super::load::{Caller, Customers, Field, Load, all_answered, all_told, check};
-use crate::support::{Said, eventually, until};
+use crate::support::{Notes, Said, eventually, until};
 
 /// So long each fault lasts: two leases.
 const FAULT: Duration = Duration::from_secs(2);
@@ -68,14 +68,14 @@ async fn whatever_happens_nothing_taken_is_lost_and_nobody_alive_is_gone() {
     load.goes_on(50).await;
 
     eventually("everybody to be back", || customers.open() >= 12).await;
-    let (told, called) = (load.finish().await, caller.finish().await);
+    let (told, calls) = (load.finish().await, caller.finish().await);
     let visits = customers.finish().await;
     let lost = |said: &Said| matches!(said, Said::Gone | Said::Close(1012));
     check(&told, &visits, lost);
     all_answered(&cluster.backend, &visits, lost);
-    let ends: Vec<_> = visits.values().filter_map(|notes| notes.end()).map(|(_, said)| said).collect();
+    let ends: Vec<_> = visits.values().filter_map(Notes::end).map(|(_, said)| said).collect();
     assert!(ends.iter().all(lost), "nobody's session ended but by a death: {ends:?}");
-    assert!(!called.is_empty());
+    assert!(!calls.is_empty());
     let repeats = all_told(&cluster).await;
     eprintln!(
         "{} pushes taken, {} unavailable, {} gone; {} sessions, {} lost with their node, {repeats} ends told twice",

@@ -253,6 +253,19 @@ impl Cluster {
         self.nodes(node).await.0[0].incarnation.clone()
     }
 
+    /// The incarnations of all places, all of which run.
+    pub(super) async fn incarnations(&self) -> Vec<String> {
+        futures_util::future::join_all((0..self.places.len()).map(|node| self.incarnation(node))).await
+    }
+
+    /// Nobody has declared anybody dead, and all are still who they were.
+    pub(super) async fn nobody_died(&self, incarnations: &[String]) {
+        for (node, incarnation) in incarnations.iter().enumerate() {
+            assert_eq!(self.metric(node, "causeway_node_burials_total").await, 0, "{node}");
+            assert_eq!(self.incarnation(node).await, *incarnation, "{node}");
+        }
+    }
+
     pub(super) async fn admin(&self, node: usize, method: &str, path: &str) -> Reply {
         call(self.node(node).admin, method, path, &[], b"").await
     }
@@ -262,9 +275,9 @@ impl Cluster {
     }
 
     /// One value of a node's metrics, all its labels added up.
-    pub(super) async fn metric(&self, node: usize, name: &str) -> f64 {
+    pub(super) async fn metric(&self, node: usize, name: &str) -> u64 {
         let text = self.admin(node, "GET", "/metrics").await.body;
-        let values: Vec<f64> = text
+        let values: Vec<u64> = text
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
             .filter_map(|line| line.rsplit(' ').next()?.parse().ok())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::{Cluster, ids};
 use super::load::{Caller, Customers, Field, Load, all_answered, all_told, check};
-use crate::support::{Said, eventually, until};
+use crate::support::{Notes, Said, eventually, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_nothing() {
@@ -25,17 +25,16 @@ async fn a_rolling_restart_under_load_loses_nothing() {
         load.goes_on(50).await;
     }
     eventually("everybody to be back", || customers.open() >= 12).await;
-    let (told, called) = (load.finish().await, caller.finish().await);
+    let (told, calls) = (load.finish().await, caller.finish().await);
     let visits = customers.finish().await;
     assert!(visits.len() >= 24, "everybody had to move at least once: {}", visits.len());
     check(&told, &visits, |_| false);
     all_answered(&cluster.backend, &visits, |_| false);
-    for (message, delivered) in &called {
+    for (message, delivered) in &calls {
         let heard: usize = visits.values().map(|notes| notes.count(message)).sum();
         assert!(heard as u64 >= *delivered, "{message}: {delivered} deliveries, {heard} heard it");
     }
-    let ends: BTreeSet<_> =
-        visits.values().filter_map(|notes| notes.end()).map(|(_, said)| format!("{said:?}")).collect();
+    let ends: BTreeSet<_> = visits.values().filter_map(Notes::end).map(|(_, said)| format!("{said:?}")).collect();
     assert_eq!(ends, [format!("{:?}", Said::Close(1012))].into(), "no other end than the drain's");
     assert_eq!(all_told(&cluster).await, 0, "no `$disconnect` twice");
     cluster.finish().await;

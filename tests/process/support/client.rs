@@ -200,7 +200,7 @@ impl Client {
                 }
             }
         });
-        Some(Ear { id, out, notes, listening })
+        Some(Ear { id, notes, out, listening })
     }
 
     /// Hangs up without a word.

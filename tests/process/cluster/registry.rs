@@ -189,6 +189,10 @@ async fn a_redis_that_comes_back_with_old_data_is_put_right() {
     let new = cluster.crowd(0, 3).await;
     let now: BTreeSet<_> = ids(&new).into_iter().chain(ids(&stays)).collect();
     cluster.recorded(&now).await;
+    // A loss is told by the renewals that are lost with it: there have to be some of each node.
+    let beat = || cluster.redis.call(&["GET", "{causeway:m}:beat"]).text().parse::<u64>().unwrap();
+    let before = beat();
+    until("renewals", async || beat() > before + 10).await;
     cluster.redis.kill();
     cluster.redis.restart();
     assert!(cluster.records().iter().any(|id| ended.contains(id)), "the past is back");

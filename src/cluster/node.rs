@@ -13,7 +13,7 @@
 //! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `registry-audit`, `sweeper`, and `burial` while
 //! somebody is suspected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -99,7 +99,8 @@ pub trait Local: Serve + Truth {
     /// Runs the `$disconnect` of a connection whose node is dead.
     fn disconnect(&self, lost: ConnectionContext) -> Attempting;
 
-    /// Ends every session of an incarnation at once with 1012 and without `$disconnect`: the others take care of that.
+    /// Ends every session of an incarnation at once with 1012; without `$disconnect`, which the others take care of, unless
+    /// [`Node::owes_disconnect`] says so.
     fn expel(&self, incarnation: Incarnation);
 }
 
@@ -134,6 +135,8 @@ pub(super) struct State {
     me: Option<Incarnation>,
     /// The incarnation that was declared dead, until this node has joined anew.
     ended: Option<Incarnation>,
+    /// Connections of that incarnation whose record may never have been written: nobody else can end them.
+    unrecorded: HashSet<ConnectionId>,
     /// Until when the lease is sure to hold.
     confirmed_until: Instant,
 }
@@ -186,6 +189,7 @@ impl Node {
             health: health.clone(),
             me: Some(me),
             ended: None,
+            unrecorded: HashSet::new(),
             confirmed_until: now + config.lease,
         };
         Ok(Arc::new(Self {
@@ -283,6 +287,12 @@ impl Node {
         self.me() == Some(id.incarnation()) && !self.is_leaving.load(Ordering::Acquire)
     }
 
+    /// Whether the `$disconnect` of a connection that ends here is this node's to run. Once the others have declared it dead
+    /// it is theirs, from the record; but for one that may have none there is only this node.
+    pub fn owes_disconnect(&self, id: &ConnectionId) -> bool {
+        self.me() == Some(id.incarnation()) || self.state.lock().unrecorded.remove(id)
+    }
+
     /// A connection has ended and its `$disconnect` was attempted: its record goes.
     pub fn retire(&self, id: &ConnectionId) {
         // Those of an earlier incarnation are the others' to sweep.
@@ -363,7 +373,7 @@ impl Node {
                     let mut state = self.state.lock();
                     state.confirmed_until = asked + self.config.lease;
                     let change = state.view.heard(now, me, heartbeat);
-                    self.now_reachable(&mut state, now, change.lost);
+                    self.now_reachable(&mut state, now, &change);
                     change
                 };
                 self.learn(me, change).await;
@@ -378,16 +388,16 @@ impl Node {
         }
     }
 
-    fn now_reachable(&self, state: &mut State, now: Instant, lost: bool) {
+    fn now_reachable(&self, state: &mut State, now: Instant, change: &Change) {
         if let Health::Away { since, .. } = &state.health {
             tracing::info!(away_ms = (now - *since).as_millis() as u64, "the registry answers again");
         }
-        if lost {
+        if change.lost {
             tracing::warn!("the registry has lost data; what this node has is written again");
         }
         // After an outage others may have to write as well; until they had a lease's time for it, all are asked.
         let settling = Health::Settling(now + self.config.lease);
-        state.health = match (&state.health, lost) {
+        state.health = match (&state.health, change.lost || change.remade) {
             (_, true) | (Health::Away { .. }, _) => settling,
             (Health::Settling(until), _) if now >= *until => Health::Settled,
             (known @ (Health::Settled | Health::Settling(_)), _) => known.clone(),
@@ -419,7 +429,6 @@ impl Node {
     /// What a renewal has changed is acted on.
     async fn learn(&self, me: Incarnation, change: Change) {
         if change.lost {
-            self.doubts.note();
             let (peers, buried) = {
                 let state = self.state.lock();
                 (state.view.peers(), state.view.tombstones().iter().copied().collect::<Vec<_>>())
@@ -429,7 +438,11 @@ impl Node {
                 // Seen as lost again by the next renewal, which tries again.
                 self.state.lock().view.distrust();
             }
+        }
+        if change.lost || change.remade {
+            // Written again at once, for the case that this node ends before the two are compared.
             self.rewrite();
+            self.doubts.note();
         }
         let mut membership = change.membership;
         for peer in change.vanished {
@@ -596,6 +609,7 @@ impl Node {
             let mut state = self.state.lock();
             state.me = None;
             state.ended = Some(me);
+            state.unrecorded = self.writes.clear();
             state.view.buried(me);
             state.view.begin_anew();
             self.publish(&state);
@@ -603,7 +617,6 @@ impl Node {
         if let Some(local) = self.local() {
             local.expel(me);
         }
-        self.writes.clear();
     }
 
     async fn join_anew(self: &Arc<Self>) {

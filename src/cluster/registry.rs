@@ -123,6 +123,9 @@ pub struct Heartbeat {
     pub beat: u64,
     /// The node's own entry was not there and has been written anew.
     pub reentered: bool,
+    /// Changes when the way to the registry was lost and made anew. A registry that was restarted or replaced may lack a
+    /// last moment that held no renewal, which nothing else tells.
+    pub way: u64,
     /// Every node, this one included.
     pub nodes: Vec<Listed>,
     /// What is left to sweep.

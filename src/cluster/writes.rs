@@ -11,7 +11,7 @@
 //!                 └──────────────────┘
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -212,10 +212,15 @@ impl Writes {
         self.wake.notify_one();
     }
 
-    /// Forgets everything: it was about an incarnation that is no more.
-    pub(super) fn clear(&self) {
-        *self.state.lock() = State::default();
+    /// Forgets everything: it was about an incarnation that is no more. The connections whose record may be missing.
+    pub(super) fn clear(&self) -> HashSet<ConnectionId> {
+        let forgotten = std::mem::take(&mut *self.state.lock());
         self.settled.notify_waiters();
+        let connection = |thing| match thing {
+            Thing::Connection(id) => Some(id),
+            Thing::Group(_) => None,
+        };
+        forgotten.entries.into_keys().filter_map(connection).collect()
     }
 
     /// Changes not written yet.
@@ -362,6 +367,18 @@ mod tests {
         writes.failed(batch);
         assert!(writes.take(Incarnation::new(2), &here).is_none());
         assert_eq!(writes.len(), 0);
+    }
+
+    #[test]
+    fn who_may_have_no_record_is_known_when_all_is_forgotten() {
+        let (writes, here) = (Writes::default(), Here(RefCell::new(vec![1, 2, 3])));
+        let _written = writes.appeared(thing(1));
+        let written = writes.take(ME, &here).unwrap();
+        writes.done(written);
+        let _under_way = (writes.appeared(thing(2)), writes.take(ME, &here));
+        let _queued = (writes.appeared(thing(3)), writes.appeared(Thing::Group(group())));
+        assert_eq!(writes.clear(), [context(2).id, context(3).id].into());
+        assert_eq!((writes.len(), writes.clear()), (0, HashSet::new()));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -60,6 +60,8 @@ pub(super) struct Dialer {
     password: Option<Secret>,
     database: u16,
     tasks: Tasks,
+    /// Connections made, those to sentinels apart.
+    made: AtomicU64,
 }
 
 /// Whether to log in.
@@ -78,7 +80,12 @@ impl Dialer {
     pub(super) fn new(address: &Address, ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let tls = if address.tls { Some(connector(ca_file)?) } else { None };
         let (user, password) = (address.user.clone(), address.password.clone());
-        Ok(Self { tls, user, password, database: address.database, tasks: Tasks::new() })
+        Ok(Self { tls, user, password, database: address.database, tasks: Tasks::new(), made: AtomicU64::new(0) })
+    }
+
+    /// Connections made so far.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Connects, logs in, chooses the database. Has no deadline of its own.
@@ -95,6 +102,9 @@ impl Dialer {
             }
         };
         self.greet(&wire, to, login).await?;
+        if login == Login::Yes {
+            self.made.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(wire)
     }
 

@@ -108,6 +108,7 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub struct Redis {
     servers: Servers,
+    dialer: Arc<Dialer>,
     keys: Keys,
     timeout: Duration,
 }
@@ -160,9 +161,9 @@ impl Redis {
             Shape::Sentinel { sentinels, master } => {
                 link(Place::Master(Arc::new(Sentinels { targets: sentinels, master })))
             }
-            Shape::Cluster(seeds) => Servers::Many(Slots::new(seeds, dialer, config.timeout)),
+            Shape::Cluster(seeds) => Servers::Many(Slots::new(seeds, Arc::clone(&dialer), config.timeout)),
         };
-        Ok(Self { servers, keys: Keys::new(config.prefix.clone()), timeout: config.timeout })
+        Ok(Self { servers, dialer, keys: Keys::new(config.prefix.clone()), timeout: config.timeout })
     }
 
     /// The same, and makes sure that Redis is there, lets this node in and is written by a version like this one.

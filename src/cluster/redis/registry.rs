@@ -269,6 +269,7 @@ impl Redis {
             dataset: read(keys.dataset(), dataset)?,
             beat: read(keys.beat(), beat)?,
             reentered: *reentered == Value::Int(1),
+            way: self.dialer.made(),
             nodes: listed.collect(),
             graves: graves.into_iter().map(grave).collect(),
         })

@@ -100,10 +100,8 @@ impl Writes {
     fn note(&self, thing: Thing, may_stand: bool, waiter: Option<oneshot::Sender<()>>) {
         let mut state = self.state.lock();
         let State { entries, queue } = &mut *state;
-        let is_new = !entries.contains_key(&thing);
-        let entry = entries.entry(thing.clone()).or_default();
         // An entry knows better than the caller: what is queued and was never sent cannot stand anywhere.
-        entry.may_stand |= is_new && may_stand;
+        let entry = entries.entry(thing.clone()).or_insert_with(|| Entry { may_stand, ..Entry::default() });
         entry.waiters.extend(waiter);
         if !entry.is_queued {
             entry.is_queued = true;

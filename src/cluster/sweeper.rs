@@ -79,11 +79,15 @@ async fn sweep_all(node: &Arc<Node>, sweeper: &mut Sweeper) {
         match sweep(node, &local, me, *grave, sweeper).await {
             Ok(0) if grave.age >= node.config.grave_age() => {
                 if let Err(error) = close(node, grave.incarnation).await {
+                    node.doubts.note();
                     tracing::debug!(%error, "a swept grave stays open for now");
                 }
             }
             Ok(left) => is_done &= left == 0,
-            Err(error) => tracing::debug!(%error, "a grave could not be swept to its end; the next round goes on"),
+            Err(error) => {
+                node.doubts.note();
+                tracing::debug!(%error, "a grave could not be swept to its end; the next round goes on");
+            }
         }
     }
     // A record may be claimed by another survivor that has died since: the next round looks again. Where nothing is left
@@ -154,6 +158,7 @@ async fn finish(node: &Arc<Node>, id: ConnectionId, me: Incarnation, attempt: At
         Ok(false) => tracing::debug!(connection.id = %id, "a claim had lapsed before its call was over"),
         // The call is made again, under the same id.
         Err(error) => {
+            node.doubts.note();
             tracing::warn!(connection.id = %id, %error, "a `$disconnect` was made, but its record stays for now");
         }
     }

@@ -25,7 +25,8 @@ pub(super) struct Doubts {
 }
 
 impl Doubts {
-    /// Something went wrong.
+    /// A call to the registry failed, whichever: its connection may have broken because it was restarted or failed over, and
+    /// has lost its last writes.
     pub(super) fn note(&self) {
         *self.last.lock() = Some(Instant::now());
         self.noted.notify_one();

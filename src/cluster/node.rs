@@ -470,7 +470,11 @@ impl Node {
                 let _tried_again = self.registry.restore(std::slice::from_ref(peer), &[]).await;
                 false
             }
-            Ok(Fate::Member(_)) | Err(_) => false,
+            Ok(Fate::Member(_)) => false,
+            Err(_) => {
+                self.doubts.note();
+                false
+            }
         }
     }
 

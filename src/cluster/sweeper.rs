@@ -103,11 +103,15 @@ async fn sweep_all(node: &Arc<Node>, sweeper: &mut Sweeper) {
         match sweep(node, &local, me, *grave, sweeper).await {
             Ok(0) if grave.age >= node.config.grave_age() => {
                 if let Err(error) = close(node, grave.incarnation).await {
+                    node.doubts.note();
                     tracing::debug!(%error, "a swept grave stays open for now");
                 }
             }
             Ok(left) => is_done &= left == 0,
-            Err(error) => tracing::debug!(%error, "a grave could not be swept to its end; the next round goes on"),
+            Err(error) => {
+                node.doubts.note();
+                tracing::debug!(%error, "a grave could not be swept to its end; the next round goes on");
+            }
         }
     }
     // A record may be claimed by another survivor that has died since: the next round looks again. Where nothing is left
@@ -188,6 +192,7 @@ async fn finish(node: &Arc<Node>, one: &OneUnderWay, me: Incarnation, attempt: A
         // The next round takes the record away; only another survivor could make the call again, under the same id.
         Err(error) => {
             one.made(false);
+            node.doubts.note();
             tracing::warn!(connection.id = %id, %error, "a `$disconnect` was made, but its record stays for now");
         }
     }

@@ -62,6 +62,7 @@ impl Client {
 
 /// One incarnation and its process.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "what happened to it, each for itself")]
 pub(super) struct Owner {
     pub(super) process: Arc<Process>,
     /// Its process heard of it; if not, it is nobody.
@@ -72,6 +73,10 @@ pub(super) struct Owner {
     pub(super) buried_at: Option<Instant>,
     pub(super) died_at: Option<Instant>,
     pub(super) is_expelled: bool,
+    /// The registry has lost its entry, and it has not renewed it since.
+    pub(super) is_lost: bool,
+    /// It wrote a record meanwhile.
+    pub(super) is_loose: bool,
     /// Whether it left in order, and then whether it said that records are left.
     pub(super) left: Option<bool>,
 }
@@ -83,6 +88,14 @@ pub(super) struct Crash {
     pub(super) incarnation: Incarnation,
     /// Its connections that were in the registry, with their `$disconnect` still to come.
     pub(super) left: Vec<ConnectionId>,
+}
+
+impl Owner {
+    /// It wrote a record in the moment between the registry's emptying and its own next renewal, and died: such a record may
+    /// stand, or come back, without anything that leads to it. No promise.
+    pub(super) const fn is_forgotten(&self) -> bool {
+        self.is_loose && self.died_at.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -97,6 +110,7 @@ pub(super) struct Book {
     pub(super) disturbed: Vec<Instant>,
     pub(super) crashes: Vec<Crash>,
     pub(super) data_lost_at: Option<Instant>,
+    pub(super) is_healed: bool,
     /// Counted, to see that histories are about something.
     pub(super) counts: BTreeMap<&'static str, u64>,
 }
@@ -121,6 +135,8 @@ impl Book {
             buried_at: None,
             died_at: None,
             is_expelled: false,
+            is_lost: false,
+            is_loose: false,
             left: None,
         };
         if self.owners.insert(incarnation, owner).is_some() {
@@ -146,6 +162,9 @@ impl Book {
     }
 
     pub(super) fn put(&mut self, id: ConnectionId) {
+        if let Some(owner) = self.owners.get_mut(&id.incarnation()) {
+            owner.is_loose |= owner.is_lost;
+        }
         let client = self.clients.entry(id).or_default();
         client.came_back |= !client.calls.is_empty() && client.was_registered && !self.stands.contains(&id);
         client.was_registered = true;
@@ -160,6 +179,9 @@ impl Book {
     /// The registry was emptied, or is again as it was then.
     pub(super) fn data_lost(&mut self, then: Option<&Self>) {
         self.data_lost_at = Some(Instant::now());
+        for owner in self.owners.values_mut().filter(|owner| owner.died_at.is_none()) {
+            owner.is_lost = true;
+        }
         let now = then.map(|then| then.stands.clone()).unwrap_or_default();
         for id in self.stands.difference(&now) {
             if let Some(client) = self.clients.get_mut(id) {

@@ -469,6 +469,7 @@ impl History {
     /// Everything is as it should be from now on.
     fn heal(&self) {
         self.world.disturb("everything heals");
+        self.world.book.lock().is_healed = true;
         self.world.network.heal();
         self.world.troubles.heal();
         for seat in &self.seats {

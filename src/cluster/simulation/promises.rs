@@ -69,7 +69,9 @@ pub(super) async fn send(gateway: &Arc<Gateway>, group: &GroupName) {
     let since = asked_at.checked_sub(world.units(22.0)).unwrap_or(asked_at);
     if world.is_calm_since(since) {
         world.book.lock().count("messages for a group while all was calm");
-        if !calm.is_empty() {
+        // A fault may last longer than that, but whom it keeps away is counted.
+        let is_healed = world.book.lock().is_healed;
+        if !calm.is_empty() && (is_healed || result.unreachable == 0) {
             world.broken(&format!("{payload:?} did not get to {calm:?} ({result:?})"));
         }
     }
@@ -129,7 +131,10 @@ async fn unsettled(world: &World) -> Option<String> {
         other => return Some(format!("the registry says {other:?}")),
     }
     let mut live: BTreeSet<ConnectionId> = gateways.iter().flat_map(|gateway| gateway.sessions()).collect();
-    let owners: Vec<Incarnation> = world.book.lock().owners.keys().copied().collect();
+    let owners: Vec<Incarnation> = {
+        let book = world.book.lock();
+        book.owners.iter().filter(|(_, owner)| !owner.is_forgotten()).map(|(incarnation, _)| *incarnation).collect()
+    };
     for owner in owners {
         for bucket in 0..BUCKETS {
             let mut cursor = None;
@@ -151,7 +156,8 @@ async fn unsettled(world: &World) -> Option<String> {
         return Some(format!("{} is live and has no record", short(id)));
     }
     for group in groups() {
-        let Ok(listed) = registry.group_nodes(&group).await else { return Some("no groups".to_owned()) };
+        let Ok(mut listed) = registry.group_nodes(&group).await else { return Some("no groups".to_owned()) };
+        listed.retain(|of| !world.book.lock().owners.get(of).is_some_and(Owner::is_forgotten));
         let has_members = |gateway: &&Arc<Gateway>| !gateway.members(&group).is_empty();
         let having: BTreeSet<_> =
             gateways.iter().filter(has_members).filter_map(|gateway| gateway.node().me()).collect();
@@ -188,7 +194,7 @@ fn check_end(client: &Client, owner: &Owner, say: &mut impl FnMut(&str)) {
         if client.calls.len() != 1 && !client.came_back {
             say(&format!("has ended on a node that lived, and had {} `$disconnect` calls", client.calls.len()));
         }
-    } else if client.was_registered && !client.is_lost && client.calls.is_empty() {
+    } else if client.was_registered && !client.is_lost && !owner.is_forgotten() && client.calls.is_empty() {
         say("was registered and its node is dead, and it never had its `$disconnect`");
     }
 }

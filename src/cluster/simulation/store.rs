@@ -227,9 +227,16 @@ impl Registry for Line {
     }
 
     fn renew<'a>(&'a self, me: Incarnation, info: &'a NodeInfo, lease: Duration) -> Answer<'a, Renewal> {
-        let (registry, info) = (self.registry(), info.clone());
+        let (registry, info, world) = (self.registry(), info.clone(), Arc::clone(&self.world));
         Box::pin(async move {
-            let renewed = self.call(Box::pin(async move { registry.renew(me, &info, lease).await })).await;
+            let renewal = Box::pin(async move {
+                let renewal = registry.renew(me, &info, lease).await?;
+                if let Some(owner) = world.book.lock().owners.get_mut(&me) {
+                    owner.is_lost = false;
+                }
+                Ok(renewal)
+            });
+            let renewed = self.call(renewal).await;
             if let (Err(_), Some(owner)) = (&renewed, self.world.book.lock().owners.get_mut(&me)) {
                 owner.renewal_failed_at = Some(Instant::now());
             }

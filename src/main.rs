@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Run(args) => app::serve(Mode::Run, args),
         Command::Check(args) => app::check(args),
         Command::Connections(args) => app::connections(&args),
+        Command::Nodes(args) => app::nodes(&args),
     };
     outcome.into()
 }

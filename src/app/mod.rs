@@ -1,15 +1,20 @@
 //! The composition root: builds every part by name, owns the order of start-up and shutdown.
 
+mod check;
 mod cluster;
+mod connections;
+mod desk;
 mod developer;
+mod nodes;
 mod reload;
 mod serve;
-mod tools;
 
 use std::process::ExitCode;
 
+pub use check::check;
+pub use connections::connections;
+pub use nodes::nodes;
 pub use serve::{App, StartError, serve};
-pub use tools::{check, connections};
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

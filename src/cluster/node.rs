@@ -10,9 +10,10 @@
 //!        who owns an id ──► here · gone · another node ──► link
 //! ```
 //!
-//! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `sweeper`, and `burial` while somebody is suspected.
+//! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `registry-audit`, `sweeper`, and `burial` while
+//! somebody is suspected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,11 +26,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::audit::Doubts;
 use super::registry::{Fate, NodeInfo, Peer, Registry, RegistryError, Renewal};
 use super::transport::{Serve, Transport};
 use super::view::{Change, View};
 use super::writes::{Thing, Truth, Writes};
-use super::{Counts, GroupName, sweeper, undertaker};
+use super::{Counts, GroupName, audit, sweeper, undertaker};
 use crate::context::ConnectionContext;
 use crate::ids::{ConnectionId, Incarnation};
 use crate::tasks::Tasks;
@@ -97,7 +99,8 @@ pub trait Local: Serve + Truth {
     /// Runs the `$disconnect` of a connection whose node is dead.
     fn disconnect(&self, lost: ConnectionContext) -> Attempting;
 
-    /// Ends every session of an incarnation at once with 1012 and without `$disconnect`: the others take care of that.
+    /// Ends every session of an incarnation at once with 1012; without `$disconnect`, which the others take care of, unless
+    /// [`Node::owes_disconnect`] says so.
     fn expel(&self, incarnation: Incarnation);
 }
 
@@ -132,6 +135,8 @@ pub(super) struct State {
     me: Option<Incarnation>,
     /// The incarnation that was declared dead, until this node has joined anew.
     ended: Option<Incarnation>,
+    /// Connections of that incarnation whose record may never have been written: nobody else can end them.
+    unrecorded: HashSet<ConnectionId>,
     /// Until when the lease is sure to hold.
     confirmed_until: Instant,
 }
@@ -141,6 +146,8 @@ pub struct Node {
     pub(super) config: Config,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) writes: Writes,
+    /// What the registry has of this node may not be so.
+    pub(super) doubts: Doubts,
     pub(super) tasks: Tasks,
     pub(super) counts: Counts,
     info: NodeInfo,
@@ -182,12 +189,14 @@ impl Node {
             health: health.clone(),
             me: Some(me),
             ended: None,
+            unrecorded: HashSet::new(),
             confirmed_until: now + config.lease,
         };
         Ok(Arc::new(Self {
             registry,
             info,
             writes: Writes::default(),
+            doubts: Doubts::default(),
             tasks,
             counts: Counts::default(),
             transport: OnceLock::new(),
@@ -212,6 +221,8 @@ impl Node {
         self.tasks.spawn("registry-writes", async move { node.write().await });
         let node = Arc::clone(self);
         self.tasks.spawn("sweeper", async move { sweeper::run(&node).await });
+        let node = Arc::clone(self);
+        self.tasks.spawn("registry-audit", async move { audit::run(&node).await });
     }
 
     /// This node, while it has an incarnation.
@@ -262,7 +273,7 @@ impl Node {
     }
 
     /// Writes a connection's record before its 101, so that whoever saw it has a `$disconnect` coming. `false`: the id is of
-    /// an incarnation that has ended meanwhile, and must not be used.
+    /// an incarnation that has ended meanwhile or is ending, and must not be used.
     ///
     /// While the registry is away the record waits for it, and the client does not.
     pub async fn announce(&self, id: &ConnectionId) -> bool {
@@ -273,7 +284,13 @@ impl Node {
         if !matches!(self.sight.load().health, Health::Away { .. }) {
             written.within(self.config.announce_patience).await;
         }
-        self.me() == Some(id.incarnation())
+        self.me() == Some(id.incarnation()) && !self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether the `$disconnect` of a connection that ends here is this node's to run. Once the others have declared it dead
+    /// it is theirs, from the record; but for one that may have none there is only this node.
+    pub fn owes_disconnect(&self, id: &ConnectionId) -> bool {
+        self.me() == Some(id.incarnation()) || self.state.lock().unrecorded.remove(id)
     }
 
     /// A connection has ended and its `$disconnect` was attempted: its record goes.
@@ -308,8 +325,12 @@ impl Node {
     pub async fn leave(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let settled = tokio::time::timeout_at(deadline, self.writes.settled()).await.is_ok();
-        let records_left = !settled || self.local().is_some_and(|local| !local.connections().is_empty());
         self.is_leaving.store(true, Ordering::Release);
+        // After a failed write one that is done late may still bring something back; the others look for it.
+        let records_left = !settled
+            || self.unwritten() > 0
+            || self.doubts.any()
+            || self.local().is_some_and(|local| !local.connections().is_empty());
         let Some(me) = self.me() else { return };
         let left = tokio::time::timeout_at(deadline.max(Instant::now() + self.config.tick()), async {
             while let Err(error) = self.registry.leave(me, records_left).await {
@@ -352,7 +373,7 @@ impl Node {
                     let mut state = self.state.lock();
                     state.confirmed_until = asked + self.config.lease;
                     let change = state.view.heard(now, me, heartbeat);
-                    self.now_reachable(&mut state, now, change.lost);
+                    self.now_reachable(&mut state, now, &change);
                     change
                 };
                 self.learn(me, change).await;
@@ -367,16 +388,16 @@ impl Node {
         }
     }
 
-    fn now_reachable(&self, state: &mut State, now: Instant, lost: bool) {
+    fn now_reachable(&self, state: &mut State, now: Instant, change: &Change) {
         if let Health::Away { since, .. } = &state.health {
             tracing::info!(away_ms = (now - *since).as_millis() as u64, "the registry answers again");
         }
-        if lost {
+        if change.lost {
             tracing::warn!("the registry has lost data; what this node has is written again");
         }
         // After an outage others may have to write as well; until they had a lease's time for it, all are asked.
         let settling = Health::Settling(now + self.config.lease);
-        state.health = match (&state.health, lost) {
+        state.health = match (&state.health, change.lost || change.remade) {
             (_, true) | (Health::Away { .. }, _) => settling,
             (Health::Settling(until), _) if now >= *until => Health::Settled,
             (known @ (Health::Settled | Health::Settling(_)), _) => known.clone(),
@@ -386,6 +407,7 @@ impl Node {
 
     fn now_away(&self, error: RegistryError) {
         self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
+        self.doubts.note();
         let mut state = self.state.lock();
         state.view.failed();
         let since = match &state.health {
@@ -416,7 +438,11 @@ impl Node {
                 // Seen as lost again by the next renewal, which tries again.
                 self.state.lock().view.distrust();
             }
+        }
+        if change.lost || change.remade {
+            // Written again at once, for the case that this node ends before the two are compared.
             self.rewrite();
+            self.doubts.note();
         }
         let mut membership = change.membership;
         for peer in change.vanished {
@@ -444,7 +470,11 @@ impl Node {
                 let _tried_again = self.registry.restore(std::slice::from_ref(peer), &[]).await;
                 false
             }
-            Ok(Fate::Member(_)) | Err(_) => false,
+            Ok(Fate::Member(_)) => false,
+            Err(_) => {
+                self.doubts.note();
+                false
+            }
         }
     }
 
@@ -498,10 +528,15 @@ impl Node {
 
     /// Everything this node has is written again.
     fn rewrite(&self) {
-        let Some(local) = self.local() else { return };
-        for id in local.connections() {
+        let (Some(local), Some(me)) = (self.local(), self.me()) else { return };
+        // Those of an earlier incarnation are the others' to sweep: a record of one would never go.
+        for id in local.connections().into_iter().filter(|id| id.incarnation() == me) {
             self.writes.changed(Thing::Connection(id));
         }
+        self.rewrite_groups(&*local);
+    }
+
+    fn rewrite_groups(&self, local: &dyn Local) {
         for group in local.groups() {
             self.writes.changed(Thing::Group(group));
         }
@@ -520,6 +555,10 @@ impl Node {
                 () = self.tasks.token().cancelled() => return,
                 () = self.lease_is_sure() => {}
             }
+            // What is written under a tombstone might never be swept.
+            if self.is_leaving.load(Ordering::Acquire) {
+                return;
+            }
             let (Some(me), Some(local)) = (self.me(), self.local()) else { continue };
             let Some(batch) = self.writes.take(me, &*local) else { continue };
             match self.registry.write(&batch.writes).await {
@@ -530,6 +569,7 @@ impl Node {
                 }
                 Err(error) => {
                     self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
+                    self.doubts.note();
                     if failures == 0 {
                         tracing::warn!(%error, writes = batch.writes.len(), "records are not written; they wait");
                     }
@@ -573,6 +613,7 @@ impl Node {
             let mut state = self.state.lock();
             state.me = None;
             state.ended = Some(me);
+            state.unrecorded = self.writes.clear();
             state.view.buried(me);
             state.view.begin_anew();
             self.publish(&state);
@@ -580,7 +621,6 @@ impl Node {
         if let Some(local) = self.local() {
             local.expel(me);
         }
-        self.writes.clear();
     }
 
     async fn join_anew(self: &Arc<Self>) {
@@ -603,6 +643,10 @@ impl Node {
                     self.publish(&state);
                 }
                 self.tell_transport(me);
+                // A group that still has members of the earlier incarnation gets its first of this one unnoticed.
+                if let Some(local) = self.local() {
+                    self.rewrite_groups(&*local);
+                }
                 tracing::info!("joined anew");
             }
             Err(error) => self.now_away(error),

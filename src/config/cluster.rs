@@ -44,6 +44,9 @@ pub struct ClusterSettings {
 const SECRET_BYTES: usize = 16;
 /// Shortest and longest lease: below, a pause of the machine looks like a death; above, nobody would wait for it.
 const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(600);
+/// Shortest and longest claim: below, calls would be repeated while they are under way; above, a `$disconnect` would be
+/// forgotten rather than late.
+const CLAIM: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 
 impl Check {
     pub(super) fn cluster(&mut self, options: &Options) -> Option<ClusterSettings> {
@@ -57,20 +60,17 @@ impl Check {
             ca_file: options.redis_ca.clone(),
             timeout: options.redis_timeout.map_or(cluster::redis::Config::TIMEOUT, |period| period.0),
         };
-        match registry.check() {
-            Ok(_) => {}
-            Err(ConfigError::Prefix) => self
-                .complain("redis-prefix", "does not fit a key, expected 1 to 64 of letters, digits, `.`, `_` and `-`"),
-            Err(ConfigError::Timeout) => self.complain("redis-timeout", "is out of range, expected `10ms` to `30s`"),
-            Err(ConfigError::Address(why)) => self.complain("redis", &format!("is no address of a registry: {why}")),
-            Err(ConfigError::Tls(why)) => self.complain("redis-ca", &format!("cannot be used: {why}")),
-        }
+        self.registry(registry.clone());
         if options.cluster_secret.as_ref().is_some_and(|secret| secret.reveal().len() < SECRET_BYTES) {
             self.complain("cluster-secret", "is too short, expected at least 16 characters");
         }
         let lease = options.node_lease.map_or(cluster::Config::default().lease, |period| period.0);
         if !LEASE.contains(&lease) {
             self.complain("node-lease", "is out of range, expected `200ms` to `10m`");
+        }
+        let claim = options.recovery_claim.map_or(cluster::Config::default().claim_lapse, |period| period.0);
+        if !CLAIM.contains(&claim) {
+            self.complain("recovery-claim", "is out of range, expected `1s` to `1h`");
         }
         let rate = options.recovery_rate.unwrap_or(cluster::Config::default().recovery_rate);
         Some(ClusterSettings {
@@ -80,8 +80,29 @@ impl Check {
             node_address: self.node_address(options.node_address.as_deref()),
             node_listen: options.node_listen.as_deref().map(|text| self.address("node-listen", Some(text), 0)),
             node_name: options.node_name.clone(),
-            node: cluster::Config { lease, recovery_rate: rate, ..cluster::Config::default() },
+            node: cluster::Config { lease, recovery_rate: rate, claim_lapse: claim, ..cluster::Config::default() },
         })
+    }
+
+    /// Tells everything that is wrong with it: what was complained about is replaced by what is right, and looked at again.
+    fn registry(&mut self, mut registry: cluster::redis::Config) {
+        while let Err(error) = registry.check() {
+            match error {
+                ConfigError::Prefix => {
+                    let expected = "does not fit a key, expected 1 to 64 of letters, digits, `.`, `_` and `-`";
+                    self.complain("redis-prefix", expected);
+                    cluster::redis::Config::PREFIX.clone_into(&mut registry.prefix);
+                }
+                ConfigError::Timeout => {
+                    self.complain("redis-timeout", "is out of range, expected `10ms` to `30s`");
+                    registry.timeout = cluster::redis::Config::TIMEOUT;
+                }
+                ConfigError::Address(why) => {
+                    return self.complain("redis", &format!("is no address of a registry: {why}"));
+                }
+                ConfigError::Tls(why) => return self.complain("redis-ca", &format!("cannot be used: {why}")),
+            }
+        }
     }
 
     /// A node that was meant to be one of many must not run alone because one setting is missing.

@@ -13,7 +13,9 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use cli::{CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, ServeArgs};
+pub use cli::{
+    AdminArgs, CheckArgs, Cli, Command, ConnectionsArgs, ConnectionsCommand, NodesArgs, NodesCommand, ServeArgs,
+};
 pub use cluster::{ClusterSettings, NodeCertificates};
 pub use iam::IamFile;
 pub use options::{ForwardedHeader, LogFormat, LogLevel, Options, Switch};

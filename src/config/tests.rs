@@ -216,6 +216,147 @@ fn secrets_may_be_references_and_are_never_shown() {
     assert!(!format!("{settings:?}").contains("hunter2"));
 }
 
+/// What a node of a cluster needs at least.
+const MEMBER: [&str; 4] = ["--redis", "redis://10.0.0.9", "--cluster-secret", "sixteen characters"];
+
+#[test]
+fn a_node_is_alone_unless_it_has_a_registry() {
+    assert!(defaults().cluster.is_none());
+    let settings = resolve(&MEMBER, "").unwrap();
+    let cluster = settings.cluster.unwrap();
+    assert_eq!(cluster.registry.url.reveal(), "redis://10.0.0.9");
+    assert_eq!((cluster.registry.prefix.as_str(), cluster.registry.ca_file.is_none()), ("causeway", true));
+    assert_eq!(cluster.registry.timeout, Duration::from_millis(500));
+    assert_eq!((cluster.node.lease, cluster.node.recovery_rate), (Duration::from_secs(10), 100));
+    assert!(cluster.certificates.is_none() && cluster.node_address.is_none());
+    assert!(cluster.node_listen.is_none() && cluster.node_name.is_none());
+}
+
+#[test]
+fn a_file_says_everything_of_a_cluster() {
+    let config = file(
+        "redis: rediss://ann:hunter2@redis.internal:6380/3\nredis-prefix: shop.1\nredis-ca: redis.pem\n\
+         redis-timeout: 250ms\ncluster-secret: 0123456789abcdef\ncluster-cert: node.pem\ncluster-key: /etc/node.key\n\
+         cluster-ca: nodes.pem\nnode-address: node-1.internal:7400\nnode-listen: '[::]:7400'\nnode-name: one\n\
+         node-lease: 5s\nrecovery-rate: 20\ndrain-close-code: 1012\n",
+    );
+    let folder = config.path().parent().unwrap();
+    let settings = Settings::resolve(Options::default(), Some(config.path()), &empty_environment).unwrap();
+    assert!(settings.drain_says_restart);
+    let cluster = settings.cluster.unwrap();
+    assert_eq!((cluster.registry.prefix.as_str(), cluster.registry.timeout), ("shop.1", Duration::from_millis(250)));
+    assert_eq!(cluster.registry.ca_file, Some(folder.join("redis.pem")));
+    assert!(cluster.secret.unwrap().matches(b"0123456789abcdef"));
+    let certificates =
+        NodeCertificates { cert: folder.join("node.pem"), key: "/etc/node.key".into(), ca: folder.join("nodes.pem") };
+    assert_eq!(cluster.certificates, Some(certificates));
+    assert_eq!(cluster.node_address.as_deref(), Some("node-1.internal:7400"));
+    assert_eq!(cluster.node_listen, Some("[::]:7400".parse().unwrap()));
+    assert_eq!(cluster.node_name.as_deref(), Some("one"));
+    assert_eq!((cluster.node.lease, cluster.node.recovery_rate), (Duration::from_secs(5), 20));
+}
+
+#[test]
+fn everything_wrong_with_a_cluster_is_told_at_once() {
+    assert_eq!(
+        problems(
+            &["--cluster-key", "k.pem"],
+            "redis: http://10.0.0.9\nredis-prefix: 'a:b'\ncluster-secret: too short\nnode-lease: 100ms\n\
+             node-address: node-1\nnode-listen: node-1:7400\ndrain-close-code: 1005\n"
+        ),
+        [
+            "1:1: `redis` is no address of a registry: begins with none of redis://, rediss://, redis+sentinel://, \
+             rediss+sentinel://, redis+cluster://, rediss+cluster://",
+            "2:1: `redis-prefix` does not fit a key, expected 1 to 64 of letters, digits, `.`, `_` and `-`",
+            "3:1: `cluster-secret` is too short, expected at least 16 characters",
+            "4:1: `node-lease` is out of range, expected `200ms` to `10m`",
+            "5:1: `node-address` is `node-1`, expected a host and a port such as `10.0.0.5:7400` or \
+             `node-1.internal:7400`",
+            "6:1: `node-listen` is `node-1:7400`, expected an address and a port such as `127.0.0.1:8080` or `[::]:443`",
+            "7:1: `drain-close-code` is out of range, expected `1001` or `1012`",
+            "configuration: `cluster-key` stands alone, expected `cluster-cert`, `cluster-key` and `cluster-ca` together",
+        ]
+    );
+    assert_eq!(
+        problems(&MEMBER, "recovery-rate: 0\ndrain-close-code: 1000\nnode-name: ''\n"),
+        [
+            "1:16: `recovery-rate` is 0, expected a whole number from 1 to 100000",
+            "2:19: `drain-close-code` is 1000, expected a whole number from 1001 to 1012",
+            "3:12: `node-name` is ``, expected a text",
+        ]
+    );
+    assert_eq!(
+        problems(&MEMBER, "redis-timeout: 31s\n"),
+        ["1:1: `redis-timeout` is out of range, expected `10ms` to `30s`"]
+    );
+    assert_eq!(
+        problems(&MEMBER, "node-address: 10.0.0.5:0\n"),
+        ["1:1: `node-address` is `10.0.0.5:0`, expected a host and a port such as `10.0.0.5:7400` or \
+          `node-1.internal:7400`"]
+    );
+}
+
+#[test]
+fn what_is_for_a_cluster_does_not_stand_without_one() {
+    let expected = |settings: [&str; 3]| {
+        settings.map(|name| format!("configuration: `{name}` is for nodes of a cluster, expected `redis` beside it"))
+    };
+    let alone =
+        ["--cluster-secret", "sixteen characters", "--node-address", "10.0.0.5:7400", "--node-listen", "0.0.0.0:7400"];
+    assert_eq!(problems(&alone, ""), expected(["cluster-secret", "node-address", "node-listen"]));
+}
+
+#[test]
+fn a_node_with_an_open_link_port_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let member = |settings: &[&str]| {
+        let always = ["--redis", "redis://10.0.0.9", "--callback-token", "t"];
+        resolve(&[&always, settings].concat(), "").unwrap()
+    };
+    let open = member(&[]);
+    for mode in [Mode::Run, Mode::Dev] {
+        let refusals = open.refusals(mode);
+        assert!(refusals.len() == 1 && refusals[0].contains("--cluster-secret"), "{refusals:?}");
+        assert!(
+            refusals[0].contains("CAUSEWAY_CLUSTER_SECRET") && refusals[0].contains("--cluster-ca"),
+            "{refusals:?}"
+        );
+    }
+    assert_eq!(member(&["--cluster-secret", "sixteen characters"]).refusals(Mode::Run), [""; 0]);
+
+    let key = tempfile::NamedTempFile::new().unwrap();
+    let path = key.path().to_str().unwrap();
+    let certified = member(&["--cluster-cert", "c.pem", "--cluster-key", path, "--cluster-ca", "a.pem"]);
+    for (mode, refused) in [(0o600, 0), (0o644, 1)] {
+        key.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+        let refusals = certified.refusals(Mode::Run);
+        assert_eq!(refusals.len(), refused, "{mode:o}");
+        assert!(
+            refusals.iter().all(|text| text.contains("chmod o-r") && text.contains("--cluster-key")),
+            "{refusals:?}"
+        );
+    }
+}
+
+#[test]
+fn secrets_of_a_cluster_are_never_shown() {
+    let text = "redis: redis://ann:hunter2@10.0.0.9\ncluster-secret: hunter2 hunter2 hunter2\n";
+    let shown = format!("{:?}", resolve(&[], text).unwrap());
+    assert!(shown.contains("recovery_rate") && !shown.contains("hunter2"), "{shown}");
+    // Each way a password can be in a URL that does not work, and a secret that is too short.
+    for url in ["http://ann:hunter2@h", "redis://hunter2@h/x", "redis://:hunter2@h?db=1", "redis://ann:hunter2@h:port"]
+    {
+        let told = match resolve(&["--redis-prefix", "{}"], &format!("redis: '{url}'\ncluster-secret: hunter2\n")) {
+            Ok(settings) => format!("{settings:?}"),
+            Err(problems) => problems.to_string(),
+        };
+        assert!(told.contains("redis-prefix") && told.contains("cluster-secret"), "{told}");
+        assert!(!told.contains("hunter2"), "{url}: {told}");
+    }
+    let options = parse(&["--redis", "redis://:hunter2@h", "--cluster-secret", "hunter2 hunter2 hunter2"]);
+    assert!(!format!("{options:?}").contains("hunter2"));
+}
+
 #[test]
 fn a_file_that_is_not_there_is_told() {
     let path = std::path::Path::new("/nonexistent/causeway.yaml");
@@ -276,7 +417,7 @@ fn connections_take_an_address_or_a_url() {
         let args = ["causeway", "connections"].iter().chain(args);
         let cli = Cli::try_parse_from(args).unwrap();
         let Command::Connections(connections) = cli.command else { panic!("{cli:?}") };
-        connections.admin_url()
+        connections.admin.url()
     };
     assert_eq!(admin(&["list"]), "http://127.0.0.1:8081");
     assert_eq!(admin(&["get", "x", "--admin", "10.0.0.1:9"]), "http://10.0.0.1:9");

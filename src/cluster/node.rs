@@ -27,11 +27,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::audit::Doubts;
-use super::registry::{Fate, NodeInfo, Peer, Registry, RegistryError, Renewal};
+use super::registry::{Fate, NodeInfo, Peer, Registry, RegistryError};
 use super::transport::{Serve, Transport};
-use super::view::{Change, View};
+use super::view::View;
 use super::writes::{Thing, Truth, Writes};
-use super::{Counts, GroupName, audit, sweeper, undertaker};
+use super::{Counts, GroupName, audit, sweeper};
 use crate::context::ConnectionContext;
 use crate::ids::{ConnectionId, Incarnation};
 use crate::tasks::Tasks;
@@ -131,14 +131,14 @@ pub(super) struct Sight {
 
 pub(super) struct State {
     pub(super) view: View,
-    health: Health,
-    me: Option<Incarnation>,
+    pub(super) health: Health,
+    pub(super) me: Option<Incarnation>,
     /// The incarnation that was declared dead, until this node has joined anew.
-    ended: Option<Incarnation>,
+    pub(super) ended: Option<Incarnation>,
     /// Connections of that incarnation whose record may never have been written: nobody else can end them.
-    unrecorded: HashSet<ConnectionId>,
+    pub(super) unrecorded: HashSet<ConnectionId>,
     /// Until when the lease is sure to hold.
-    confirmed_until: Instant,
+    pub(super) confirmed_until: Instant,
 }
 
 /// This node in its cluster.
@@ -150,18 +150,18 @@ pub struct Node {
     pub(super) doubts: Doubts,
     pub(super) tasks: Tasks,
     pub(super) counts: Counts,
-    info: NodeInfo,
+    pub(super) info: NodeInfo,
     transport: OnceLock<Arc<dyn Transport>>,
     local: OnceLock<Weak<dyn Local>>,
     sight: ArcSwap<Sight>,
     pub(super) state: Mutex<State>,
     pub(super) fates: super::delivery::Fates,
     /// Told when a renewal went well.
-    renewed: Notify,
+    pub(super) renewed: Notify,
     /// Told when there is something to sweep.
     pub(super) grave_dug: Notify,
     pub(super) is_burying: AtomicBool,
-    is_leaving: AtomicBool,
+    pub(super) is_leaving: AtomicBool,
 }
 
 impl fmt::Debug for Node {
@@ -343,142 +343,7 @@ impl Node {
         }
     }
 
-    // --- The heartbeat ---
-
-    async fn heartbeat(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(self.config.tick());
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.tasks.token().cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            if self.is_leaving.load(Ordering::Acquire) {
-                return;
-            }
-            match self.me() {
-                Some(me) => self.renew(me).await,
-                None => self.join_anew().await,
-            }
-        }
-    }
-
-    async fn renew(self: &Arc<Self>, me: Incarnation) {
-        let asked = Instant::now();
-        match self.registry.renew(me, &self.info, self.config.lease).await {
-            Ok(Renewal::Alive(heartbeat)) => {
-                let now = Instant::now();
-                let change = {
-                    let mut state = self.state.lock();
-                    state.confirmed_until = asked + self.config.lease;
-                    let change = state.view.heard(now, me, heartbeat);
-                    self.now_reachable(&mut state, now, &change);
-                    change
-                };
-                self.learn(me, change).await;
-                self.renewed.notify_waiters();
-                undertaker::look(self);
-                if !self.state.lock().view.graves().is_empty() {
-                    self.grave_dug.notify_one();
-                }
-            }
-            Ok(Renewal::Buried) => self.expelled(me),
-            Err(error) => self.now_away(error),
-        }
-    }
-
-    fn now_reachable(&self, state: &mut State, now: Instant, change: &Change) {
-        if let Health::Away { since, .. } = &state.health {
-            tracing::info!(away_ms = (now - *since).as_millis() as u64, "the registry answers again");
-        }
-        if change.lost {
-            tracing::warn!("the registry has lost data; what this node has is written again");
-        }
-        // After an outage others may have to write as well; until they had a lease's time for it, all are asked.
-        let settling = Health::Settling(now + self.config.lease);
-        state.health = match (&state.health, change.lost || change.remade) {
-            (_, true) | (Health::Away { .. }, _) => settling,
-            (Health::Settling(until), _) if now >= *until => Health::Settled,
-            (known @ (Health::Settled | Health::Settling(_)), _) => known.clone(),
-        };
-        self.publish(state);
-    }
-
-    fn now_away(&self, error: RegistryError) {
-        self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
-        self.doubts.note();
-        let mut state = self.state.lock();
-        state.view.failed();
-        let since = match &state.health {
-            Health::Away { since, error: known } => {
-                if *known != error {
-                    tracing::warn!(%error, "the registry still does not serve this node");
-                }
-                *since
-            }
-            Health::Settled | Health::Settling(_) => {
-                tracing::warn!(%error, "the registry does not serve this node; local work goes on");
-                Instant::now()
-            }
-        };
-        state.health = Health::Away { since, error };
-        self.publish(&state);
-    }
-
-    /// What a renewal has changed is acted on.
-    async fn learn(&self, me: Incarnation, change: Change) {
-        if change.lost {
-            let (peers, buried) = {
-                let state = self.state.lock();
-                (state.view.peers(), state.view.tombstones().iter().copied().collect::<Vec<_>>())
-            };
-            if let Err(error) = self.registry.restore(&peers, &buried).await {
-                tracing::warn!(%error, "what this node remembers of others could not be put back yet");
-                // Seen as lost again by the next renewal, which tries again.
-                self.state.lock().view.distrust();
-            }
-        }
-        if change.lost || change.remade {
-            // Written again at once, for the case that this node ends before the two are compared.
-            self.rewrite();
-            self.doubts.note();
-        }
-        let mut membership = change.membership;
-        for peer in change.vanished {
-            if self.state.lock().view.lists(peer.incarnation) {
-                membership |= self.settle_fate(&peer).await;
-            }
-        }
-        if membership {
-            let state = self.state.lock();
-            self.publish(&state);
-            drop(state);
-            self.tell_transport(me);
-        }
-    }
-
-    /// A node is no longer listed: with a tombstone it is dead, else somebody tampered, and it is put back.
-    async fn settle_fate(&self, peer: &Peer) -> bool {
-        match self.registry.fate(peer.incarnation).await {
-            Ok(Fate::Buried) => {
-                tracing::info!(node = %peer.info.name, address = %peer.info.address, "a node is no more");
-                self.state.lock().view.buried(peer.incarnation);
-                true
-            }
-            Ok(Fate::Unknown) => {
-                let _tried_again = self.registry.restore(std::slice::from_ref(peer), &[]).await;
-                false
-            }
-            Ok(Fate::Member(_)) => false,
-            Err(_) => {
-                self.doubts.note();
-                false
-            }
-        }
-    }
-
-    fn tell_transport(&self, me: Incarnation) {
+    pub(super) fn tell_transport(&self, me: Incarnation) {
         let peers: Vec<Peer> = self.sight.load().peers.values().map(|peer| (**peer).clone()).collect();
         if let Some(transport) = self.transport() {
             transport.peers(&Peer { incarnation: me, info: self.info.clone() }, &peers);
@@ -522,134 +387,5 @@ impl Node {
         self.registry.restore(&[], &[incarnation]).await?;
         self.state.lock().view.buried(incarnation);
         Ok(true)
-    }
-
-    // --- What is written ---
-
-    /// Everything this node has is written again.
-    fn rewrite(&self) {
-        let (Some(local), Some(me)) = (self.local(), self.me()) else { return };
-        // Those of an earlier incarnation are the others' to sweep: a record of one would never go.
-        for id in local.connections().into_iter().filter(|id| id.incarnation() == me) {
-            self.writes.changed(Thing::Connection(id));
-        }
-        self.rewrite_groups(&*local);
-    }
-
-    fn rewrite_groups(&self, local: &dyn Local) {
-        for group in local.groups() {
-            self.writes.changed(Thing::Group(group));
-        }
-    }
-
-    async fn write(self: Arc<Self>) {
-        let mut failures = 0_u32;
-        loop {
-            tokio::select! {
-                biased;
-                () = self.tasks.token().cancelled() => return,
-                () = self.writes.wait() => {}
-            }
-            tokio::select! {
-                biased;
-                () = self.tasks.token().cancelled() => return,
-                () = self.lease_is_sure() => {}
-            }
-            // What is written under a tombstone might never be swept.
-            if self.is_leaving.load(Ordering::Acquire) {
-                return;
-            }
-            let (Some(me), Some(local)) = (self.me(), self.local()) else { continue };
-            let Some(batch) = self.writes.take(me, &*local) else { continue };
-            match self.registry.write(&batch.writes).await {
-                Ok(()) => {
-                    self.counts.registry_writes.fetch_add(batch.writes.len() as u64, Ordering::Relaxed);
-                    self.writes.done(batch);
-                    failures = 0;
-                }
-                Err(error) => {
-                    self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
-                    self.doubts.note();
-                    if failures == 0 {
-                        tracing::warn!(%error, writes = batch.writes.len(), "records are not written; they wait");
-                    }
-                    failures += 1;
-                    self.writes.failed(batch);
-                    tokio::select! {
-                        biased;
-                        () = self.tasks.token().cancelled() => return,
-                        () = tokio::time::sleep(self.config.tick()) => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits until no other node can have buried this one: what is written under a buried incarnation might never be swept.
-    async fn lease_is_sure(&self) {
-        loop {
-            let renewed = self.renewed.notified();
-            tokio::pin!(renewed);
-            renewed.as_mut().enable();
-            {
-                let state = self.state.lock();
-                if state.me.is_some() && Instant::now() < state.confirmed_until {
-                    return;
-                }
-            }
-            renewed.await;
-        }
-    }
-
-    // --- Declared dead ---
-
-    /// The others have buried this incarnation: its sessions end without `$disconnect`, which is theirs to run.
-    fn expelled(self: &Arc<Self>, me: Incarnation) {
-        tracing::error!(
-            "this node was declared dead while it could not be reached; its sessions end with 1012 and it joins anew"
-        );
-        self.counts.expulsions.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut state = self.state.lock();
-            state.me = None;
-            state.ended = Some(me);
-            state.unrecorded = self.writes.clear();
-            state.view.buried(me);
-            state.view.begin_anew();
-            self.publish(&state);
-        }
-        if let Some(local) = self.local() {
-            local.expel(me);
-        }
-    }
-
-    async fn join_anew(self: &Arc<Self>) {
-        let ended = self.state.lock().ended;
-        if let Some(ended) = ended {
-            // A write that was under way may have landed after the sweep.
-            match self.registry.reopen(ended).await {
-                Ok(()) => self.state.lock().ended = None,
-                Err(error) => return self.now_away(error),
-            }
-        }
-        match self.registry.join(&self.info, self.config.lease).await {
-            Ok(me) => {
-                let now = Instant::now();
-                {
-                    let mut state = self.state.lock();
-                    state.me = Some(me);
-                    state.confirmed_until = now + self.config.lease;
-                    state.health = Health::Settling(now + self.config.lease);
-                    self.publish(&state);
-                }
-                self.tell_transport(me);
-                // A group that still has members of the earlier incarnation gets its first of this one unnoticed.
-                if let Some(local) = self.local() {
-                    self.rewrite_groups(&*local);
-                }
-                tracing::info!("joined anew");
-            }
-            Err(error) => self.now_away(error),
-        }
     }
 }

@@ -117,15 +117,6 @@ fn every_promise_holds_in_random_histories() {
     }
 }
 
-#[tokio::test]
-#[ignore = "half a minute of real time, and a machine with nothing else to do"]
-async fn every_promise_holds_in_real_time() {
-    let first = number("CAUSEWAY_SIMULATION_SEED").unwrap_or(1);
-    let count = number("CAUSEWAY_SIMULATION_HISTORIES").unwrap_or(8);
-    let in_real_time = |seed| Backing { unit: Duration::from_millis(100), ..Backing::memory(seed) };
-    histories_on(in_real_time, first..first + count).await;
-}
-
 /// The same histories over the real scripts, so that the twin in memory and they cannot drift apart. Time is real here, so
 /// histories are few, each with a Redis of its own, and leases are of two seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

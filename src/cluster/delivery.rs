@@ -117,7 +117,10 @@ impl Node {
             {
                 return fate.clone();
             }
-            let Ok(fate) = self.registry.fate(incarnation).await else { return Fate::Unknown };
+            let Ok(fate) = self.registry.fate(incarnation).await else {
+                self.doubts.note();
+                return Fate::Unknown;
+            };
             if fate == Fate::Buried {
                 self.state.lock().view.buried(incarnation);
             }
@@ -146,7 +149,10 @@ impl Node {
         if self.health() != Health::Settled {
             return everybody();
         }
-        let Ok(listed) = self.registry.group_nodes(group).await else { return everybody() };
+        let Ok(listed) = self.registry.group_nodes(group).await else {
+            self.doubts.note();
+            return everybody();
+        };
         let me = self.me();
         let mut peers = Vec::new();
         for incarnation in listed.into_iter().filter(|incarnation| Some(*incarnation) != me) {

@@ -36,6 +36,8 @@ struct Shared {
     data: Data,
     /// Where the numbers of datasets and incarnations come from; goes on through losses.
     seed: u64,
+    /// Times it was restarted: its users lose their way to it each time.
+    restarts: u64,
 }
 
 /// Everything the registry holds, at one moment.
@@ -71,7 +73,7 @@ struct Entry {
 impl Memory {
     /// An empty registry. Two of one seed give the same numbers for the same calls.
     pub fn new(seed: u64) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { data: Data::default(), seed })) }
+        Self { shared: Arc::new(Mutex::new(Shared { data: Data::default(), seed, restarts: 0 })) }
     }
 
     /// Forgets everything, as a Redis does that restarts without its data. The next call begins a new dataset.
@@ -87,7 +89,9 @@ impl Memory {
     /// Goes back to an earlier moment, as a Redis does whose last writes had not reached the disk or the new master.
     /// What lapses by the clock goes on lapsing.
     pub fn roll_back(&self, to: &Snapshot) {
-        self.shared.lock().data = to.0.clone();
+        let mut shared = self.shared.lock();
+        shared.data = to.0.clone();
+        shared.restarts += 1;
     }
 
     /// Connections that have a record, in order.
@@ -197,6 +201,7 @@ impl Registry for Memory {
                 return Renewal::Buried;
             }
             let dataset = shared.dataset();
+            let way = shared.restarts;
             let data = &mut shared.data;
             let beat = data.count_beat();
             let reentered = !data.nodes.contains_key(&me);
@@ -215,6 +220,7 @@ impl Registry for Memory {
                 dataset,
                 beat,
                 reentered,
+                way,
                 nodes: data.nodes.iter().map(listed).collect(),
                 graves: data.graves.iter().map(grave).collect(),
             })

@@ -9,20 +9,25 @@
 //!
 //! | | file | stands on |
 //! | --- | --- | --- |
-//! | who is there, and whose `$disconnect` is whose to run | `node.rs`, `view.rs`, `undertaker.rs`, `sweeper.rs`, `writes.rs` | the registry port |
+//! | who is there, and whose `$disconnect` is whose to run | `node.rs`, `heartbeat.rs`, `scribe.rs`, `view.rs`, `undertaker.rs`, `sweeper.rs`, `writes.rs`, `audit.rs` | the registry port |
 //! | what one node asks of another | `delivery.rs` | the transport port |
 //! | what stands behind the ports | `redis/`, `memory.rs`; `link/` | |
 //!
 //! Everything above the ports runs in a simulation as it runs in production.
 
+mod audit;
 mod delivery;
 mod groups;
+mod heartbeat;
 mod invocations;
 pub mod link;
 pub mod memory;
 mod node;
 pub mod redis;
 pub mod registry;
+mod scribe;
+#[cfg(test)]
+mod simulation;
 mod sweeper;
 pub mod transport;
 mod undertaker;

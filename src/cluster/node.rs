@@ -10,9 +10,10 @@
 //!        who owns an id ──► here · gone · another node ──► link
 //! ```
 //!
-//! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `sweeper`, and `burial` while somebody is suspected.
+//! Tasks, all on the node's tracker: `heartbeat`, `registry-writes`, `registry-audit`, `sweeper`, and `burial` while
+//! somebody is suspected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,11 +26,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::registry::{Fate, NodeInfo, Peer, Registry, RegistryError, Renewal};
+use super::audit::Doubts;
+use super::registry::{Fate, NodeInfo, Peer, Registry, RegistryError};
 use super::transport::{Serve, Transport};
-use super::view::{Change, View};
+use super::view::View;
 use super::writes::{Thing, Truth, Writes};
-use super::{Counts, GroupName, sweeper, undertaker};
+use super::{Counts, GroupName, audit, sweeper};
 use crate::context::ConnectionContext;
 use crate::ids::{ConnectionId, Incarnation};
 use crate::tasks::Tasks;
@@ -97,7 +99,8 @@ pub trait Local: Serve + Truth {
     /// Runs the `$disconnect` of a connection whose node is dead.
     fn disconnect(&self, lost: ConnectionContext) -> Attempting;
 
-    /// Ends every session of an incarnation at once with 1012 and without `$disconnect`: the others take care of that.
+    /// Ends every session of an incarnation at once with 1012; without `$disconnect`, which the others take care of, unless
+    /// [`Node::owes_disconnect`] says so.
     fn expel(&self, incarnation: Incarnation);
 }
 
@@ -128,12 +131,14 @@ pub(super) struct Sight {
 
 pub(super) struct State {
     pub(super) view: View,
-    health: Health,
-    me: Option<Incarnation>,
+    pub(super) health: Health,
+    pub(super) me: Option<Incarnation>,
     /// The incarnation that was declared dead, until this node has joined anew.
-    ended: Option<Incarnation>,
+    pub(super) ended: Option<Incarnation>,
+    /// Connections of that incarnation whose record may never have been written: nobody else can end them.
+    pub(super) unrecorded: HashSet<ConnectionId>,
     /// Until when the lease is sure to hold.
-    confirmed_until: Instant,
+    pub(super) confirmed_until: Instant,
 }
 
 /// This node in its cluster.
@@ -141,20 +146,22 @@ pub struct Node {
     pub(super) config: Config,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) writes: Writes,
+    /// What the registry has of this node may not be so.
+    pub(super) doubts: Doubts,
     pub(super) tasks: Tasks,
     pub(super) counts: Counts,
-    info: NodeInfo,
+    pub(super) info: NodeInfo,
     transport: OnceLock<Arc<dyn Transport>>,
     local: OnceLock<Weak<dyn Local>>,
     sight: ArcSwap<Sight>,
     pub(super) state: Mutex<State>,
     pub(super) fates: super::delivery::Fates,
     /// Told when a renewal went well.
-    renewed: Notify,
+    pub(super) renewed: Notify,
     /// Told when there is something to sweep.
     pub(super) grave_dug: Notify,
     pub(super) is_burying: AtomicBool,
-    is_leaving: AtomicBool,
+    pub(super) is_leaving: AtomicBool,
 }
 
 impl fmt::Debug for Node {
@@ -182,12 +189,14 @@ impl Node {
             health: health.clone(),
             me: Some(me),
             ended: None,
+            unrecorded: HashSet::new(),
             confirmed_until: now + config.lease,
         };
         Ok(Arc::new(Self {
             registry,
             info,
             writes: Writes::default(),
+            doubts: Doubts::default(),
             tasks,
             counts: Counts::default(),
             transport: OnceLock::new(),
@@ -212,6 +221,8 @@ impl Node {
         self.tasks.spawn("registry-writes", async move { node.write().await });
         let node = Arc::clone(self);
         self.tasks.spawn("sweeper", async move { sweeper::run(&node).await });
+        let node = Arc::clone(self);
+        self.tasks.spawn("registry-audit", async move { audit::run(&node).await });
     }
 
     /// This node, while it has an incarnation.
@@ -262,7 +273,7 @@ impl Node {
     }
 
     /// Writes a connection's record before its 101, so that whoever saw it has a `$disconnect` coming. `false`: the id is of
-    /// an incarnation that has ended meanwhile, and must not be used.
+    /// an incarnation that has ended meanwhile or is ending, and must not be used.
     ///
     /// While the registry is away the record waits for it, and the client does not.
     pub async fn announce(&self, id: &ConnectionId) -> bool {
@@ -273,7 +284,13 @@ impl Node {
         if !matches!(self.sight.load().health, Health::Away { .. }) {
             written.within(self.config.announce_patience).await;
         }
-        self.me() == Some(id.incarnation())
+        self.me() == Some(id.incarnation()) && !self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether the `$disconnect` of a connection that ends here is this node's to run. Once the others have declared it dead
+    /// it is theirs, from the record; but for one that may have none there is only this node.
+    pub fn owes_disconnect(&self, id: &ConnectionId) -> bool {
+        self.me() == Some(id.incarnation()) || self.state.lock().unrecorded.remove(id)
     }
 
     /// A connection has ended and its `$disconnect` was attempted: its record goes.
@@ -308,8 +325,12 @@ impl Node {
     pub async fn leave(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let settled = tokio::time::timeout_at(deadline, self.writes.settled()).await.is_ok();
-        let records_left = !settled || self.local().is_some_and(|local| !local.connections().is_empty());
         self.is_leaving.store(true, Ordering::Release);
+        // After a failed write one that is done late may still bring something back; the others look for it.
+        let records_left = !settled
+            || self.unwritten() > 0
+            || self.doubts.any()
+            || self.local().is_some_and(|local| !local.connections().is_empty());
         let Some(me) = self.me() else { return };
         let left = tokio::time::timeout_at(deadline.max(Instant::now() + self.config.tick()), async {
             while let Err(error) = self.registry.leave(me, records_left).await {
@@ -322,133 +343,7 @@ impl Node {
         }
     }
 
-    // --- The heartbeat ---
-
-    async fn heartbeat(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(self.config.tick());
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.tasks.token().cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            if self.is_leaving.load(Ordering::Acquire) {
-                return;
-            }
-            match self.me() {
-                Some(me) => self.renew(me).await,
-                None => self.join_anew().await,
-            }
-        }
-    }
-
-    async fn renew(self: &Arc<Self>, me: Incarnation) {
-        let asked = Instant::now();
-        match self.registry.renew(me, &self.info, self.config.lease).await {
-            Ok(Renewal::Alive(heartbeat)) => {
-                let now = Instant::now();
-                let change = {
-                    let mut state = self.state.lock();
-                    state.confirmed_until = asked + self.config.lease;
-                    let change = state.view.heard(now, me, heartbeat);
-                    self.now_reachable(&mut state, now, change.lost);
-                    change
-                };
-                self.learn(me, change).await;
-                self.renewed.notify_waiters();
-                undertaker::look(self);
-                if !self.state.lock().view.graves().is_empty() {
-                    self.grave_dug.notify_one();
-                }
-            }
-            Ok(Renewal::Buried) => self.expelled(me),
-            Err(error) => self.now_away(error),
-        }
-    }
-
-    fn now_reachable(&self, state: &mut State, now: Instant, lost: bool) {
-        if let Health::Away { since, .. } = &state.health {
-            tracing::info!(away_ms = (now - *since).as_millis() as u64, "the registry answers again");
-        }
-        if lost {
-            tracing::warn!("the registry has lost data; what this node has is written again");
-        }
-        // After an outage others may have to write as well; until they had a lease's time for it, all are asked.
-        let settling = Health::Settling(now + self.config.lease);
-        state.health = match (&state.health, lost) {
-            (_, true) | (Health::Away { .. }, _) => settling,
-            (Health::Settling(until), _) if now >= *until => Health::Settled,
-            (known @ (Health::Settled | Health::Settling(_)), _) => known.clone(),
-        };
-        self.publish(state);
-    }
-
-    fn now_away(&self, error: RegistryError) {
-        self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock();
-        state.view.failed();
-        let since = match &state.health {
-            Health::Away { since, error: known } => {
-                if *known != error {
-                    tracing::warn!(%error, "the registry still does not serve this node");
-                }
-                *since
-            }
-            Health::Settled | Health::Settling(_) => {
-                tracing::warn!(%error, "the registry does not serve this node; local work goes on");
-                Instant::now()
-            }
-        };
-        state.health = Health::Away { since, error };
-        self.publish(&state);
-    }
-
-    /// What a renewal has changed is acted on.
-    async fn learn(&self, me: Incarnation, change: Change) {
-        if change.lost {
-            let (peers, buried) = {
-                let state = self.state.lock();
-                (state.view.peers(), state.view.tombstones().iter().copied().collect::<Vec<_>>())
-            };
-            if let Err(error) = self.registry.restore(&peers, &buried).await {
-                tracing::warn!(%error, "what this node remembers of others could not be put back yet");
-                // Seen as lost again by the next renewal, which tries again.
-                self.state.lock().view.distrust();
-            }
-            self.rewrite();
-        }
-        let mut membership = change.membership;
-        for peer in change.vanished {
-            if self.state.lock().view.lists(peer.incarnation) {
-                membership |= self.settle_fate(&peer).await;
-            }
-        }
-        if membership {
-            let state = self.state.lock();
-            self.publish(&state);
-            drop(state);
-            self.tell_transport(me);
-        }
-    }
-
-    /// A node is no longer listed: with a tombstone it is dead, else somebody tampered, and it is put back.
-    async fn settle_fate(&self, peer: &Peer) -> bool {
-        match self.registry.fate(peer.incarnation).await {
-            Ok(Fate::Buried) => {
-                tracing::info!(node = %peer.info.name, address = %peer.info.address, "a node is no more");
-                self.state.lock().view.buried(peer.incarnation);
-                true
-            }
-            Ok(Fate::Unknown) => {
-                let _tried_again = self.registry.restore(std::slice::from_ref(peer), &[]).await;
-                false
-            }
-            Ok(Fate::Member(_)) | Err(_) => false,
-        }
-    }
-
-    fn tell_transport(&self, me: Incarnation) {
+    pub(super) fn tell_transport(&self, me: Incarnation) {
         let peers: Vec<Peer> = self.sight.load().peers.values().map(|peer| (**peer).clone()).collect();
         if let Some(transport) = self.transport() {
             transport.peers(&Peer { incarnation: me, info: self.info.clone() }, &peers);
@@ -492,120 +387,5 @@ impl Node {
         self.registry.restore(&[], &[incarnation]).await?;
         self.state.lock().view.buried(incarnation);
         Ok(true)
-    }
-
-    // --- What is written ---
-
-    /// Everything this node has is written again.
-    fn rewrite(&self) {
-        let Some(local) = self.local() else { return };
-        for id in local.connections() {
-            self.writes.changed(Thing::Connection(id));
-        }
-        for group in local.groups() {
-            self.writes.changed(Thing::Group(group));
-        }
-    }
-
-    async fn write(self: Arc<Self>) {
-        let mut failures = 0_u32;
-        loop {
-            tokio::select! {
-                biased;
-                () = self.tasks.token().cancelled() => return,
-                () = self.writes.wait() => {}
-            }
-            tokio::select! {
-                biased;
-                () = self.tasks.token().cancelled() => return,
-                () = self.lease_is_sure() => {}
-            }
-            let (Some(me), Some(local)) = (self.me(), self.local()) else { continue };
-            let Some(batch) = self.writes.take(me, &*local) else { continue };
-            match self.registry.write(&batch.writes).await {
-                Ok(()) => {
-                    self.counts.registry_writes.fetch_add(batch.writes.len() as u64, Ordering::Relaxed);
-                    self.writes.done(batch);
-                    failures = 0;
-                }
-                Err(error) => {
-                    self.counts.registry_failures.fetch_add(1, Ordering::Relaxed);
-                    if failures == 0 {
-                        tracing::warn!(%error, writes = batch.writes.len(), "records are not written; they wait");
-                    }
-                    failures += 1;
-                    self.writes.failed(batch);
-                    tokio::select! {
-                        biased;
-                        () = self.tasks.token().cancelled() => return,
-                        () = tokio::time::sleep(self.config.tick()) => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits until no other node can have buried this one: what is written under a buried incarnation might never be swept.
-    async fn lease_is_sure(&self) {
-        loop {
-            let renewed = self.renewed.notified();
-            tokio::pin!(renewed);
-            renewed.as_mut().enable();
-            {
-                let state = self.state.lock();
-                if state.me.is_some() && Instant::now() < state.confirmed_until {
-                    return;
-                }
-            }
-            renewed.await;
-        }
-    }
-
-    // --- Declared dead ---
-
-    /// The others have buried this incarnation: its sessions end without `$disconnect`, which is theirs to run.
-    fn expelled(self: &Arc<Self>, me: Incarnation) {
-        tracing::error!(
-            "this node was declared dead while it could not be reached; its sessions end with 1012 and it joins anew"
-        );
-        self.counts.expulsions.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut state = self.state.lock();
-            state.me = None;
-            state.ended = Some(me);
-            state.view.buried(me);
-            state.view.begin_anew();
-            self.publish(&state);
-        }
-        if let Some(local) = self.local() {
-            local.expel(me);
-        }
-        self.writes.clear();
-    }
-
-    async fn join_anew(self: &Arc<Self>) {
-        let ended = self.state.lock().ended;
-        if let Some(ended) = ended {
-            // A write that was under way may have landed after the sweep.
-            match self.registry.reopen(ended).await {
-                Ok(()) => self.state.lock().ended = None,
-                Err(error) => return self.now_away(error),
-            }
-        }
-        match self.registry.join(&self.info, self.config.lease).await {
-            Ok(me) => {
-                let now = Instant::now();
-                {
-                    let mut state = self.state.lock();
-                    state.me = Some(me);
-                    state.confirmed_until = now + self.config.lease;
-                    state.health = Health::Settling(now + self.config.lease);
-                    self.publish(&state);
-                }
-                self.tell_transport(me);
-                tracing::info!("joined anew");
-            }
-            Err(error) => self.now_away(error),
-        }
     }
 }

@@ -50,6 +50,9 @@ async fn try_one(node: &Arc<Node>, suspect: &Suspect) {
             node.grave_dug.notify_one();
         }
         Ok(Burial::Unlisted | Burial::Renewed | Burial::Changed) => {}
-        Err(error) => tracing::warn!(node = %info.address, %error, "a dead node could not be buried yet"),
+        Err(error) => {
+            node.doubts.note();
+            tracing::warn!(node = %info.address, %error, "a dead node could not be buried yet");
+        }
     }
 }

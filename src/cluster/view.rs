@@ -49,6 +49,8 @@ pub(super) struct Change {
     pub(super) membership: bool,
     /// The registry was emptied or lost writes: what this node knows must be written again.
     pub(super) lost: bool,
+    /// The way to it was made anew: it may have lost what no renewal was in.
+    pub(super) remade: bool,
     /// Nodes that were listed and are no more, which alone proves nothing.
     pub(super) vanished: Vec<Peer>,
 }
@@ -59,6 +61,7 @@ pub(super) struct View {
     lease: Duration,
     dataset: Option<u64>,
     beat: u64,
+    way: u64,
     /// Since when the registry has answered without a break and with the same data.
     unbroken_since: Option<Instant>,
     heard_at: Option<Instant>,
@@ -73,6 +76,7 @@ impl View {
             lease,
             dataset: None,
             beat: 0,
+            way: 0,
             unbroken_since: None,
             heard_at: None,
             nodes: BTreeMap::new(),
@@ -93,7 +97,8 @@ impl View {
             !first && (self.dataset != Some(heartbeat.dataset) || heartbeat.beat <= self.beat || heartbeat.reentered);
         // Half a lease unseen is long enough for a registry to be restarted in.
         let gap = self.heard_at.is_none_or(|heard| now - heard > self.lease / 2);
-        if lost || gap || self.unbroken_since.is_none() {
+        let remade = !first && self.way != heartbeat.way;
+        if lost || remade || gap || self.unbroken_since.is_none() {
             self.unbroken_since = Some(now);
             for known in self.nodes.values_mut() {
                 known.renewed_at = now;
@@ -102,9 +107,10 @@ impl View {
         self.heard_at = Some(now);
         self.dataset = Some(heartbeat.dataset);
         self.beat = heartbeat.beat;
+        self.way = heartbeat.way;
         self.graves = heartbeat.graves;
 
-        let mut change = Change { lost, membership: first, ..Change::default() };
+        let mut change = Change { lost, remade, membership: first, ..Change::default() };
         let mut listed = BTreeSet::new();
         for node in heartbeat.nodes {
             let incarnation = node.peer.incarnation;
@@ -226,6 +232,7 @@ mod tests {
             dataset: 7,
             beat,
             reentered: false,
+            way: 1,
             nodes: vec![listed(ME, beat, false), listed(OTHER, lease, expired)],
             graves: Vec::new(),
         }
@@ -252,7 +259,8 @@ mod tests {
 
     #[test]
     fn whatever_breaks_the_watch_starts_patience_anew() {
-        let breaks: [fn(&mut View, Instant); 4] = [
+        let breaks: [fn(&mut View, Instant); 5] = [
+            |view, now| drop(view.heard(now, ME, Heartbeat { way: 2, ..heartbeat(50, 1, true) })),
             |view, _| view.failed(),
             |view, now| drop(view.heard(now, ME, Heartbeat { dataset: 8, ..heartbeat(50, 1, true) })),
             |view, now| drop(view.heard(now, ME, heartbeat(3, 1, true))),
@@ -293,7 +301,9 @@ mod tests {
         let mut view = View::new(LEASE);
         assert!(!view.heard(now, ME, heartbeat(5, 1, false)).lost, "the first look has nothing to compare with");
         assert!(!view.heard(now, ME, heartbeat(6, 1, false)).lost);
-        assert!(view.heard(now, ME, heartbeat(6, 1, false)).lost);
+        let remade = view.heard(now, ME, Heartbeat { way: 2, ..heartbeat(7, 1, false) });
+        assert!(remade.remade && !remade.lost);
+        assert!(view.heard(now, ME, heartbeat(7, 1, false)).lost);
         assert!(view.heard(now, ME, Heartbeat { dataset: 9, ..heartbeat(7, 1, false) }).lost);
         assert!(view.heard(now, ME, Heartbeat { dataset: 9, reentered: true, ..heartbeat(8, 1, false) }).lost);
     }

@@ -11,7 +11,7 @@
 //!                 └──────────────────┘
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -100,10 +100,8 @@ impl Writes {
     fn note(&self, thing: Thing, may_stand: bool, waiter: Option<oneshot::Sender<()>>) {
         let mut state = self.state.lock();
         let State { entries, queue } = &mut *state;
-        let is_new = !entries.contains_key(&thing);
-        let entry = entries.entry(thing.clone()).or_default();
         // An entry knows better than the caller: what is queued and was never sent cannot stand anywhere.
-        entry.may_stand |= is_new && may_stand;
+        let entry = entries.entry(thing.clone()).or_insert_with(|| Entry { may_stand, ..Entry::default() });
         entry.waiters.extend(waiter);
         if !entry.is_queued {
             entry.is_queued = true;
@@ -120,7 +118,8 @@ impl Writes {
         }
     }
 
-    /// Takes the next batch, as things are `now`; `None` when nothing is to be written.
+    /// Takes the next batch, as things are `now`; `None` when nothing is to be written. What is about connections of an
+    /// earlier incarnation falls away: a batch that was under way when it ended has come back, and others have swept.
     pub(super) fn take(&self, me: Incarnation, now: &dyn Truth) -> Option<Batch> {
         let mut batch = Batch { things: Vec::new(), writes: Vec::new(), waiters: Vec::new() };
         let mut told = Vec::new();
@@ -128,6 +127,7 @@ impl Writes {
             let Some((thing, may_stand, mut waiters)) = self.pop() else { break };
             // Asked without the lock: the answer may take locks of its own.
             let write = match &thing {
+                Thing::Connection(id) if id.incarnation() != me => None,
                 Thing::Connection(id) => {
                     now.connection(id).map(Write::Put).or_else(|| may_stand.then_some(Write::Remove(*id)))
                 }
@@ -210,10 +210,15 @@ impl Writes {
         self.wake.notify_one();
     }
 
-    /// Forgets everything: it was about an incarnation that is no more.
-    pub(super) fn clear(&self) {
-        *self.state.lock() = State::default();
+    /// Forgets everything: it was about an incarnation that is no more. The connections whose record may be missing.
+    pub(super) fn clear(&self) -> HashSet<ConnectionId> {
+        let forgotten = std::mem::take(&mut *self.state.lock());
         self.settled.notify_waiters();
+        let connection = |thing| match thing {
+            Thing::Connection(id) => Some(id),
+            Thing::Group(_) => None,
+        };
+        forgotten.entries.into_keys().filter_map(connection).collect()
     }
 
     /// Changes not written yet.
@@ -350,6 +355,30 @@ mod tests {
         here.0.borrow_mut().clear();
         writes.changed(Thing::Group(group()));
         assert_eq!(writes.take(ME, &here).unwrap().writes, [Write::Leave(group(), ME)]);
+    }
+
+    #[test]
+    fn what_is_about_an_earlier_incarnation_is_not_written() {
+        let (writes, here) = (Writes::default(), Here(RefCell::new(vec![1])));
+        let _written = writes.appeared(thing(1));
+        let batch = writes.take(ME, &here).unwrap();
+        // Declared dead while a batch was under way, which fails after everything was forgotten.
+        writes.clear();
+        writes.failed(batch);
+        assert!(writes.take(Incarnation::new(2), &here).is_none());
+        assert_eq!(writes.len(), 0);
+    }
+
+    #[test]
+    fn who_may_have_no_record_is_known_when_all_is_forgotten() {
+        let (writes, here) = (Writes::default(), Here(RefCell::new(vec![1, 2, 3])));
+        let _written = writes.appeared(thing(1));
+        let written = writes.take(ME, &here).unwrap();
+        writes.done(written);
+        let _under_way = (writes.appeared(thing(2)), writes.take(ME, &here));
+        let _queued = (writes.appeared(thing(3)), writes.appeared(Thing::Group(group())));
+        assert_eq!(writes.clear(), [context(2).id, context(3).id].into());
+        assert_eq!((writes.len(), writes.clear()), (0, HashSet::new()));
     }
 
     #[tokio::test]

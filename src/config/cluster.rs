@@ -44,6 +44,9 @@ pub struct ClusterSettings {
 const SECRET_BYTES: usize = 16;
 /// Shortest and longest lease: below, a pause of the machine looks like a death; above, nobody would wait for it.
 const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(600);
+/// Shortest and longest claim: below, calls would be repeated while they are under way; above, a `$disconnect` would be
+/// forgotten rather than late.
+const CLAIM: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 
 impl Check {
     pub(super) fn cluster(&mut self, options: &Options) -> Option<ClusterSettings> {
@@ -65,6 +68,10 @@ impl Check {
         if !LEASE.contains(&lease) {
             self.complain("node-lease", "is out of range, expected `200ms` to `10m`");
         }
+        let claim = options.recovery_claim.map_or(cluster::Config::default().claim_lapse, |period| period.0);
+        if !CLAIM.contains(&claim) {
+            self.complain("recovery-claim", "is out of range, expected `1s` to `1h`");
+        }
         let rate = options.recovery_rate.unwrap_or(cluster::Config::default().recovery_rate);
         Some(ClusterSettings {
             registry,
@@ -73,7 +80,7 @@ impl Check {
             node_address: self.node_address(options.node_address.as_deref()),
             node_listen: options.node_listen.as_deref().map(|text| self.address("node-listen", Some(text), 0)),
             node_name: options.node_name.clone(),
-            node: cluster::Config { lease, recovery_rate: rate, ..cluster::Config::default() },
+            node: cluster::Config { lease, recovery_rate: rate, claim_lapse: claim, ..cluster::Config::default() },
         })
     }
 

@@ -210,6 +210,9 @@ options! {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     #[schemars(range(min = 1, max = 100_000))]
     recovery_rate: u32,
+    /// How long a node has for one such call before another may make it again: above the longest call, 29 s. Default `60s`.
+    #[arg(long, env = "CAUSEWAY_RECOVERY_CLAIM", value_name = "DURATION")]
+    recovery_claim: Period,
     /// Close code of a drain: `1001` (going away) or `1012` (service restart). Default `1001`.
     #[arg(long, env = "CAUSEWAY_DRAIN_CLOSE_CODE", value_name = "CODE")]
     #[arg(value_parser = clap::value_parser!(u32).range(1001..=1012))]

@@ -21,9 +21,9 @@ pub(super) fn ended(session: &Session<Connection>, reason: &CloseReason) {
     let connection: &Connection = session;
     let gateway = connection.gateway();
     let node = gateway.cluster.node();
-    // The others took this node for dead: the `$disconnect` is theirs to run, from the record that stays.
-    let is_theirs = node.is_some_and(|node| node.me() != Some(connection.context.id.incarnation()));
-    if node.is_some() && !is_theirs {
+    // The others took this node for dead: the `$disconnect` is theirs to run, if there is a record to run it from.
+    let is_theirs = node.is_some_and(|node| !node.owes_disconnect(&connection.context.id));
+    if node.is_some_and(|node| node.me() == Some(connection.context.id.incarnation())) {
         gateway.ledger.enter(&connection.context);
     }
     gateway.cluster.hub.forget(&connection.context.id);

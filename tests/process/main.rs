@@ -2,7 +2,8 @@
 //!
 //! A new test goes to the theme it is about: `start` (first line, exit codes, refusals), `check`, `operate` (the
 //! `connections` command), `reload`, `drain`, `tls`, `files` (open files, memory of slow readers), `load_balancer` (a real
-//! HAProxy in front), `nodes` (the `nodes` command over several processes and a Redis).
+//! HAProxy in front), `nodes` (the `nodes` command over several processes and a Redis), `cluster` (several nodes over a real
+//! Redis, and what may happen to them).
 
 #![expect(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@
 )]
 
 mod check;
+mod cluster;
 mod drain;
 mod files;
 mod load_balancer;

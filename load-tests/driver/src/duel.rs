@@ -41,6 +41,8 @@ pub struct Score {
     pub ratio: f64,
     /// The smallest and the largest of those.
     pub spread: (f64, f64),
+    /// The first server's rate divided by this one's, round by round; the median.
+    pub rates: f64,
     /// The share of a processor that the driver used; near 1 the rate is the driver's, not the server's.
     pub driver: f64,
 }
@@ -71,6 +73,8 @@ fn score(taken: &[Vec<Taken>]) -> Vec<Score> {
             let of = |what: &dyn Fn(&Taken) -> f64| side.iter().map(what).collect::<Vec<_>>();
             let ratios: Vec<f64> =
                 first.iter().zip(side).map(|(a, b)| a.cost() / b.cost().max(1e-9)).collect();
+            let rates: Vec<f64> =
+                first.iter().zip(side).map(|(a, b)| a.rate() / b.rate().max(1e-9)).collect();
             Score {
                 cost: median(&of(&Taken::cost)),
                 rate: median(&of(&Taken::rate)),
@@ -79,6 +83,7 @@ fn score(taken: &[Vec<Taken>]) -> Vec<Score> {
                     ratios.iter().copied().fold(f64::INFINITY, f64::min),
                     ratios.iter().copied().fold(0.0, f64::max),
                 ),
+                rates: median(&rates),
                 driver: median(&of(&|one| one.driver.as_secs_f64() / one.wall.as_secs_f64())),
             }
         })

@@ -44,6 +44,23 @@ pub fn anonymous(pid: i32) -> Result<u64> {
     kib_after(&text, "RssAnon:").with_context(|| format!("no RssAnon in {path}"))
 }
 
+/// Memory of the whole machine, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// What the kernel keeps its own objects in: sockets, files, readiness sets.
+    pub slab: u64,
+    /// What nobody uses.
+    pub free: u64,
+}
+
+/// Reads `/proc/meminfo`. Other work of the machine is in it.
+pub fn machine() -> Result<Machine> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let bytes =
+        |name| kib_after(&text, name).with_context(|| format!("no {name} in /proc/meminfo"));
+    Ok(Machine { slab: bytes("Slab:")?, free: bytes("MemFree:")? })
+}
+
 /// Private memory once it holds still: two readings half a second apart that differ by less than a page, or the last
 /// one when `patience` is over. Ends early, too, once `enough` is satisfied.
 pub fn settled(pid: i32, patience: Duration, enough: impl Fn(u64) -> bool) -> Result<u64> {

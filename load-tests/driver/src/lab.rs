@@ -7,12 +7,14 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
+use crate::cluster::Cluster;
 use crate::duel::{Score, Taken};
-use crate::gateway;
+use crate::gateway::{self, Mode, Start};
 use crate::gauge;
 use crate::net::tls::{self, Identity};
 use crate::peers::{self, nginx};
 use crate::process::{Pins, Process, Side};
+use crate::redis::Redis;
 use crate::report::{Figure, Report};
 use crate::service::{Kind, Service};
 
@@ -37,6 +39,9 @@ pub struct Options {
     /// Seconds of bad neighbours, and of quiet before.
     #[arg(long, global = true, default_value_t = 20.0)]
     pub neighbour_seconds: f64,
+    /// Sessions on seven nodes together.
+    #[arg(long, global = true, default_value_t = 100_000)]
+    pub crowd: usize,
     /// What the node may use for outboxes and partial messages, MiB.
     #[arg(long, global = true, default_value_t = 256)]
     pub budget_mib: u64,
@@ -171,8 +176,31 @@ impl Lab {
         };
         let folder = self.folder.path();
         let tls = tls.then_some(&self.identity);
-        gateway::start(self.pins, &gateway::Start { program, folder, tls, origin })
+        let (name, mode) = ("gateway", Mode::Dev);
+        gateway::start(self.pins, &Start { program, folder, name, mode, tls, origin })
             .context("the gateway did not start")
+    }
+
+    /// A gateway as it is run in production, alone.
+    pub fn alone(&self) -> Result<Service> {
+        self.node("alone", Mode::Alone)
+    }
+
+    /// So many nodes that share a registry, linked to each other.
+    pub fn cluster(&self, nodes: usize) -> Result<Cluster> {
+        let redis = Redis::start(self.pins, self.folder.path())?;
+        let names = (1..=nodes).map(|number| format!("node{number}"));
+        let started = names.map(|name| self.node(&name, Mode::Member(redis.address)));
+        let cluster = Cluster { nodes: started.collect::<Result<_>>()?, redis };
+        cluster.wait_for_links()?;
+        Ok(cluster)
+    }
+
+    fn node(&self, name: &str, mode: Mode) -> Result<Service> {
+        let program = self.program.as_ref().context("there is no stand-in for a cluster")?;
+        let (folder, origin) = (self.folder.path(), ([127, 0, 0, 1], 9).into());
+        gateway::start(self.pins, &Start { program, folder, name, mode, tls: None, origin })
+            .with_context(|| format!("{name} did not start"))
     }
 
     /// The bare tungstenite echo server.
@@ -199,7 +227,7 @@ impl Lab {
         let plain =
             gateway::listening(&line).with_context(|| format!("its first line is {line:?}"))?;
         let pids = vec![process.pid()];
-        Ok(Service { kind: Kind::Echo, process, pids, plain, tls: None, token: None })
+        Ok(Service { kind: Kind::Echo, process, pids, plain, tls: None, token: None, admin: None })
     }
 
     /// The bare HTTP client.
@@ -221,6 +249,7 @@ impl Lab {
             plain: nginx.plain,
             tls: Some(nginx.tls),
             token: None,
+            admin: None,
         })
     }
 
@@ -253,11 +282,16 @@ impl Lab {
 
 /// Measures what `work` costs a server; `work` returns how many units it did.
 pub fn taking(service: &Service, work: impl FnOnce() -> Result<u64>) -> Result<Taken> {
-    let (cpu, driver, begun) = (service.cpu()?, gauge::own_cpu()?, Instant::now());
+    taking_all(&service.pids, work)
+}
+
+/// The same, of several processes together.
+pub fn taking_all(pids: &[i32], work: impl FnOnce() -> Result<u64>) -> Result<Taken> {
+    let (cpu, driver, begun) = (gauge::cpu_of(pids)?, gauge::own_cpu()?, Instant::now());
     let units = work()?;
     Ok(Taken {
         wall: begun.elapsed(),
-        cpu: service.cpu()?.saturating_sub(cpu),
+        cpu: gauge::cpu_of(pids)?.saturating_sub(cpu),
         driver: gauge::own_cpu()?.saturating_sub(driver),
         units,
     })

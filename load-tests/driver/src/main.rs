@@ -1,5 +1,8 @@
 //! `causeway-load`: measures the gateway beside its peers and says which bars it meets. The method is in `load-tests/README.md`.
 
+mod cluster;
+mod crowd;
+mod debian;
 mod duel;
 mod gateway;
 mod gauge;
@@ -9,6 +12,7 @@ mod net;
 mod peers;
 mod plot;
 mod process;
+mod redis;
 mod report;
 mod scenario;
 mod service;
@@ -44,12 +48,16 @@ enum Itself {
     /// Runs as one of the peers.
     #[command(subcommand, hide = true)]
     Peer(peers::Peer),
+    /// Runs as a part of a crowd of sessions.
+    #[command(hide = true)]
+    Crowd,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.itself {
         Some(Itself::Peer(peer)) => peer.run().map(|()| 0),
+        Some(Itself::Crowd) => crowd::run().map(|()| 0),
         None => measure(&cli.scenarios, cli.options),
     };
     match done {

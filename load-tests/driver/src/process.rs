@@ -191,3 +191,8 @@ impl Drop for Process {
 pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
+
+/// A command that starts the driver itself.
+pub fn myself() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe().context("cannot find the driver itself")?))
+}

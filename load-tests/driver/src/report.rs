@@ -19,6 +19,8 @@ pub enum Bar {
     RatioAtMost(f64),
     /// The ratio to the peer's is below this.
     RatioBelow(f64),
+    /// The ratio to the peer's is at least this.
+    RatioAtLeast(f64),
     /// At most twice the quiet figure (the "peer"), and at most 5 ms more.
     Undisturbed,
     /// Written down, without a bar.
@@ -78,6 +80,7 @@ impl Row {
         match self.bar {
             Bar::AtMost(most) if most > 0.0 => Some(self.gateway? / most),
             Bar::RatioAtMost(most) | Bar::RatioBelow(most) => Some(self.ratio? / most),
+            Bar::RatioAtLeast(least) => Some(least / self.ratio.filter(|ratio| *ratio > 0.0)?),
             Bar::Undisturbed => {
                 let (loud, quiet) = (self.gateway?, self.peer?);
                 Some((loud / (2.0 * quiet)).max(loud / (quiet + 5_000.0)))
@@ -92,6 +95,7 @@ impl Row {
             Bar::AtMost(most) => self.gateway.is_some_and(|figure| figure <= most),
             Bar::RatioAtMost(most) => self.ratio.is_some_and(|ratio| ratio <= most),
             Bar::RatioBelow(most) => self.ratio.is_some_and(|ratio| ratio < most),
+            Bar::RatioAtLeast(least) => self.ratio.is_some_and(|ratio| ratio >= least),
             Bar::Undisturbed => self.use_of_bar().is_some_and(|share| share <= 1.0),
         };
         if met { Verdict::Met } else { Verdict::Missed }
@@ -151,6 +155,13 @@ impl Report {
         };
         row.verdict = row.judge();
         self.rows.push(row);
+    }
+
+    /// Adds to the note of the figure taken last.
+    pub fn remark(&mut self, more: &str) {
+        if let Some(row) = self.rows.last_mut() {
+            row.note.push_str(more);
+        }
     }
 
     /// Takes down every figure that a scenario promised and did not deliver: missed, with the reason.
@@ -242,6 +253,7 @@ fn bar(row: &Row) -> String {
         Bar::AtMost(most) => format!("≤ {}", number(most)),
         Bar::RatioAtMost(most) => format!("ratio ≤ {most}"),
         Bar::RatioBelow(most) => format!("ratio < {most}"),
+        Bar::RatioAtLeast(least) => format!("ratio ≥ {least}"),
         Bar::Undisturbed => "≤ 2 × and ≤ +5 ms".into(),
         Bar::Recorded => "–".into(),
     }
@@ -273,6 +285,7 @@ mod tests {
 
     const BYTES: Figure = Figure { name: "bytes", peer: "", bar: Bar::AtMost(256.0) };
     const COST: Figure = Figure { name: "cost", peer: "nchan", bar: Bar::RatioBelow(1.0) };
+    const RATE: Figure = Figure { name: "rate", peer: "one", bar: Bar::RatioAtLeast(0.7) };
     const P99: Figure = Figure { name: "p99", peer: "quiet", bar: Bar::Undisturbed };
 
     fn verdict(figure: &Figure, gateway: f64, peer: f64) -> Verdict {
@@ -287,6 +300,8 @@ mod tests {
         assert_eq!(verdict(&BYTES, 256.1, 0.0), Verdict::Missed);
         assert_eq!(verdict(&COST, 9.9, 10.0), Verdict::Met);
         assert_eq!(verdict(&COST, 10.0, 10.0), Verdict::Missed);
+        assert_eq!(verdict(&RATE, 7.0, 10.0), Verdict::Met);
+        assert_eq!(verdict(&RATE, 6.9, 10.0), Verdict::Missed);
     }
 
     #[test]

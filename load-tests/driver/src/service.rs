@@ -43,6 +43,8 @@ pub struct Service {
     pub tls: Option<SocketAddr>,
     /// Needed on callbacks.
     pub token: Option<String>,
+    /// For the operator.
+    pub admin: Option<SocketAddr>,
 }
 
 /// How sessions are opened.
@@ -93,25 +95,7 @@ impl Service {
             Some(_) => self.tls.ok_or_else(|| anyhow::anyhow!("{:?} has no TLS", self.kind))?,
             None => self.plain,
         };
-        let request = |index| {
-            let path = match self.kind {
-                Kind::Gateway => format!("/{STAGE}"),
-                Kind::Echo => "/".into(),
-                Kind::Nchan => format!("/sub/{}", (guests.channel)(index)),
-            };
-            ws::handshake(address, &path, guests.headers)
-        };
-        let opening = Opening {
-            address,
-            tls: guests.tls,
-            speaks: Speaks::WebSocket,
-            request: &request,
-            window: guests.window,
-            tune: guests.tune,
-            patience: Duration::from_secs(120),
-            retry: guests.retry,
-        };
-        fleet.open(&opening, count)
+        invite(self.kind, address, fleet, count, guests)
     }
 
     /// Opens `count` keep-alive connections for posts.
@@ -146,4 +130,33 @@ impl Service {
         let signature = sign::headers(&self.plain.to_string(), &path, body.as_bytes(), now);
         http1::post(self.plain, &path, body.as_bytes(), &signature)
     }
+}
+
+/// Opens `count` more sessions with whatever is at an address.
+pub fn invite(
+    kind: Kind,
+    address: SocketAddr,
+    fleet: &mut Fleet,
+    count: usize,
+    guests: &Guests<'_>,
+) -> Result<Opened> {
+    let request = |index| {
+        let path = match kind {
+            Kind::Gateway => format!("/{STAGE}"),
+            Kind::Echo => "/".into(),
+            Kind::Nchan => format!("/sub/{}", (guests.channel)(index)),
+        };
+        ws::handshake(address, &path, guests.headers)
+    };
+    let opening = Opening {
+        address,
+        tls: guests.tls,
+        speaks: Speaks::WebSocket,
+        request: &request,
+        window: guests.window,
+        tune: guests.tune,
+        patience: Duration::from_secs(120),
+        retry: guests.retry,
+    };
+    fleet.open(&opening, count)
 }

@@ -7,11 +7,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Value};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::DropGuard;
 
 use super::address::{Address, Target};
-use super::error;
+use super::{error, piece};
 use crate::cluster::registry::RegistryError;
 use crate::secret::Secret;
 use crate::tasks::Tasks;
@@ -60,6 +60,8 @@ pub(super) struct Dialer {
     password: Option<Secret>,
     database: u16,
     tasks: Tasks,
+    /// Connections made, those to sentinels apart.
+    made: AtomicU64,
 }
 
 /// Whether to log in.
@@ -78,7 +80,12 @@ impl Dialer {
     pub(super) fn new(address: &Address, ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let tls = if address.tls { Some(connector(ca_file)?) } else { None };
         let (user, password) = (address.user.clone(), address.password.clone());
-        Ok(Self { tls, user, password, database: address.database, tasks: Tasks::new() })
+        Ok(Self { tls, user, password, database: address.database, tasks: Tasks::new(), made: AtomicU64::new(0) })
+    }
+
+    /// Connections made so far.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Connects, logs in, chooses the database. Has no deadline of its own.
@@ -95,6 +102,9 @@ impl Dialer {
             }
         };
         self.greet(&wire, to, login).await?;
+        if login == Login::Yes {
+            self.made.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(wire)
     }
 
@@ -138,7 +148,7 @@ impl Dialer {
             return Ok(());
         }
         let unreachable = |error: RedisError| RegistryError::Unreachable(format!("{to}: {error}"));
-        for answer in wire.ask(&commands).await.map_err(unreachable)? {
+        for answer in wire.ask(&piece(commands)).await.map_err(unreachable)? {
             if let Value::ServerError(error) = answer {
                 return Err(error::login(&error, to));
             }
@@ -204,13 +214,9 @@ impl Wire {
     }
 
     /// Sends commands in one piece; their answers in order, refusals of the server among them.
-    pub(super) async fn ask(&self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
+    pub(super) async fn ask(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
         let mut connection = self.connection.clone();
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipeline.add_command(command.clone());
-        }
-        let answers = connection.send_packed_commands(&pipeline, 0, commands.len()).await?;
+        let answers = connection.send_packed_commands(commands, 0, commands.len()).await?;
         *self.answered.lock() = Instant::now();
         Ok(answers)
     }

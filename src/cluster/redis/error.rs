@@ -65,8 +65,10 @@ pub(super) fn refused(error: &ServerError, key: impl Fn(usize) -> String) -> Reg
     if is("NOPERM") || words.contains("user executing the script can't") {
         return RegistryError::Refused(format!("its user may not do this: {words}"));
     }
+    // Who has not logged in may not even say much: a command with more than ten words is refused unread.
+    let is_locked_out = is("NOAUTH") || words.contains("unauthenticated");
     match error.code() {
-        "NOAUTH" => RegistryError::Refused("it asks for a password, and none was given".to_owned()),
+        _ if is_locked_out => RegistryError::Refused("it asks for a password, and none was given".to_owned()),
         "WRONGPASS" => RegistryError::Refused("wrong user or password".to_owned()),
         "LOADING" => RegistryError::Unreachable("it is still loading its data".to_owned()),
         "BUSY" => RegistryError::Unreachable(format!("it is busy: {words}")),

@@ -22,7 +22,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use parking_lot::Mutex;
-use redis::{Cmd, Value};
+use redis::{Pipeline, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Target;
@@ -69,7 +69,7 @@ impl Link {
     }
 
     /// Sends commands in one piece and waits for their answers, not longer than `until`; refusals of the server are among them.
-    pub(super) async fn ask(&self, commands: &[Cmd], until: Instant) -> Result<Vec<Value>, RegistryError> {
+    pub(super) async fn ask(&self, commands: &Pipeline, until: Instant) -> Result<Vec<Value>, RegistryError> {
         let asked = Instant::now();
         if let Ok(answers) = timeout_at(until, self.attempt(commands)).await {
             return answers;
@@ -85,7 +85,7 @@ impl Link {
         Err(RegistryError::TimedOut(self.deadline))
     }
 
-    async fn attempt(&self, commands: &[Cmd]) -> Result<Vec<Value>, RegistryError> {
+    async fn attempt(&self, commands: &Pipeline) -> Result<Vec<Value>, RegistryError> {
         let wire = self.wire().await?;
         match wire.ask(commands).await {
             Ok(answers) => {

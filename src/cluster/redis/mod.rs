@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub use address::{Address, AddressError, Shape, Target};
 pub use dial::TlsError;
-use redis::{Cmd, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use self::dial::Dialer;
@@ -108,6 +108,7 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub struct Redis {
     servers: Servers,
+    dialer: Arc<Dialer>,
     keys: Keys,
     timeout: Duration,
 }
@@ -131,7 +132,13 @@ struct Command {
 
 impl Command {
     fn new(name: &str, key: Key) -> Self {
-        let cmd = redis::cmd(name).arg(&key.name).take();
+        Self::sized(name, key, 0)
+    }
+
+    /// The same, with room for so many bytes of arguments: what is written often should not grow step by step.
+    fn sized(name: &str, key: Key, bytes: usize) -> Self {
+        let mut cmd = Cmd::with_capacity(4, name.len() + key.name.len() + bytes);
+        cmd.arg(name).arg(&key.name);
         Self { keys: vec![key], cmd, full: None }
     }
 
@@ -160,9 +167,9 @@ impl Redis {
             Shape::Sentinel { sentinels, master } => {
                 link(Place::Master(Arc::new(Sentinels { targets: sentinels, master })))
             }
-            Shape::Cluster(seeds) => Servers::Many(Slots::new(seeds, dialer, config.timeout)),
+            Shape::Cluster(seeds) => Servers::Many(Slots::new(seeds, Arc::clone(&dialer), config.timeout)),
         };
-        Ok(Self { servers, keys: Keys::new(config.prefix.clone()), timeout: config.timeout })
+        Ok(Self { servers, dialer, keys: Keys::new(config.prefix.clone()), timeout: config.timeout })
     }
 
     /// The same, and makes sure that Redis is there, lets this node in and is written by a version like this one.
@@ -194,7 +201,7 @@ impl Redis {
     /// nothing is said. Of a Cluster the operator has to know it.
     async fn warn_of_eviction(&self, until: Instant) {
         let Servers::One(link) = &self.servers else { return };
-        let Ok(info) = link.ask(&[redis::cmd("INFO").arg("memory").take()], until).await else { return };
+        let Ok(info) = link.ask(&piece([redis::cmd("INFO").arg("memory").take()]), until).await else { return };
         if let Some(Value::BulkString(info)) = info.first()
             && let Some(policy) = evicting_policy(&String::from_utf8_lossy(info))
         {
@@ -208,7 +215,7 @@ impl Redis {
 
     /// Sends one command; its answer.
     async fn one(&self, command: Command) -> Result<Value, RegistryError> {
-        Ok(self.ask(&[command], self.deadline()).await?.pop().unwrap_or_default())
+        Ok(self.ask(vec![command], self.deadline()).await?.pop().unwrap_or_default())
     }
 
     /// When a call that begins now has to be done.
@@ -218,14 +225,14 @@ impl Redis {
 
     /// Sends commands, those for one server in one piece; their answers in order. An error is the first refusal: the
     /// others may have been done.
-    async fn ask(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
-        let mut answers = self.send(commands, until).await?;
+    async fn ask(&self, mut commands: Vec<Command>, until: Instant) -> Result<Vec<Value>, RegistryError> {
+        let mut answers = self.send(&mut commands, until).await?;
         for (command, answer) in commands.iter().zip(&mut answers) {
             if let (Value::ServerError(said), Some(full)) = (&*answer, &command.full)
                 && error::sort(said) == Refusal::NoScript
             {
-                let again = Command { keys: command.keys.clone(), cmd: full.clone(), full: None };
-                *answer = self.send(&[again], until).await?.pop().unwrap_or_default();
+                let mut again = [Command { keys: command.keys.clone(), cmd: full.clone(), full: None }];
+                *answer = self.send(&mut again, until).await?.pop().unwrap_or_default();
             }
         }
         for (command, answer) in commands.iter().zip(&answers) {
@@ -239,11 +246,12 @@ impl Redis {
         Ok(answers)
     }
 
-    async fn send(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
+    /// Takes what is to be sent out of the commands.
+    async fn send(&self, commands: &mut [Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
         let answers = match &self.servers {
             Servers::One(link) => {
-                let cmds: Vec<Cmd> = commands.iter().map(|command| command.cmd.clone()).collect();
-                link.ask(&cmds, until).await
+                let cmds = commands.iter_mut().map(|command| std::mem::take(&mut command.cmd));
+                link.ask(&piece(cmds), until).await
             }
             Servers::Many(slots) => slots.ask(commands, until).await,
         };
@@ -257,7 +265,7 @@ impl Redis {
     /// Names the key that holds another type than ours.
     async fn wrong_type(&self, command: &Command, until: Instant) -> RegistryError {
         let of = |key: &Key| Command::new("TYPE", key.clone());
-        let types = match self.send(&command.keys.iter().map(of).collect::<Vec<_>>(), until).await {
+        let types = match self.send(&mut command.keys.iter().map(of).collect::<Vec<_>>(), until).await {
             Ok(types) => types,
             Err(error) => return error,
         };
@@ -270,6 +278,16 @@ impl Redis {
         }
         RegistryError::Foreign { key: command.key(1), found: "a value of another type".to_owned() }
     }
+}
+
+/// Commands to send in one piece.
+fn piece(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
+    let commands = commands.into_iter();
+    let mut pipeline = Pipeline::with_capacity(commands.size_hint().0);
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    pipeline
 }
 
 /// The policy by which Redis may evict keys of ours, from what `INFO memory` says. Those that only take keys with a

@@ -19,6 +19,9 @@ const PAGE: u32 = 256;
 /// Commands of a batch that are sent in one piece: what others may have to wait for.
 const BATCH: usize = 512;
 
+/// Bytes of a connection id as text.
+const ID_BYTES: usize = 16;
+
 type Result<T> = std::result::Result<T, RegistryError>;
 
 impl Registry for Redis {
@@ -30,7 +33,7 @@ impl Registry for Redis {
             let first = Incarnation::new(u32::from_be_bytes(random_bytes())).get();
             let call = scripts::JOIN.on(of).arg(SCHEMA).arg(random_number()).arg(first);
             let (command, until) = (call.arg(&*form::write_node(info)).arg(millis(lease)).command(), self.deadline());
-            let answer = self.ask(&[command], until).await?.pop().unwrap_or_default();
+            let answer = self.ask(vec![command], until).await?.pop().unwrap_or_default();
             let incarnation = incarnation(&answer).ok_or_else(|| unfit(&keys.nodes(), &answer))?;
             self.warn_of_eviction(until).await;
             Ok(incarnation)
@@ -85,7 +88,7 @@ impl Registry for Redis {
             let (nodes, tombs) = (self.keys.nodes(), self.keys.tombs());
             // In this order: one that is buried in between has its tombstone in the second answer.
             let node = Command::new("HGET", nodes.clone()).arg(of.get());
-            let answers = self.ask(&[node, Command::new("GETBIT", tombs).arg(of.get())], self.deadline()).await?;
+            let answers = self.ask(vec![node, Command::new("GETBIT", tombs).arg(of.get())], self.deadline()).await?;
             match answers.as_slice() {
                 [_, Value::Int(1)] => Ok(Fate::Buried),
                 [Value::BulkString(json), _] => {
@@ -115,8 +118,11 @@ impl Registry for Redis {
         Box::pin(async move {
             let (first, then) = self.writes(batch);
             let until = self.deadline();
-            for commands in first.chunks(BATCH).chain(then.chunks(BATCH)) {
-                let _counts = self.ask(commands, until).await?;
+            for mut commands in [first, then] {
+                while !commands.is_empty() {
+                    let rest = commands.split_off(commands.len().min(BATCH));
+                    let _counts = self.ask(std::mem::replace(&mut commands, rest), until).await?;
+                }
             }
             Ok(())
         })
@@ -215,8 +221,9 @@ impl Redis {
         for write in batch {
             match write {
                 Write::Put(context) => {
-                    let put = Command::new("HSET", self.keys.record(&context.id));
-                    first.push(put.arg(&*context.id.text()).arg(form::write_record(context)));
+                    let record = form::write_record(context);
+                    let put = Command::sized("HSET", self.keys.record(&context.id), record.len() + ID_BYTES);
+                    first.push(put.arg(&*context.id.text()).arg(record));
                 }
                 Write::Remove(id) => first.push(Command::new("HDEL", self.keys.record(id)).arg(&*id.text())),
                 Write::Enter(group, node) => drop(groups.insert((member(group), *node), (group, true))),
@@ -269,6 +276,7 @@ impl Redis {
             dataset: read(keys.dataset(), dataset)?,
             beat: read(keys.beat(), beat)?,
             reentered: *reentered == Value::Int(1),
+            way: self.dialer.made(),
             nodes: listed.collect(),
             graves: graves.into_iter().map(grave).collect(),
         })

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::address::Target;
 use super::dial::{Dialer, Login, Wire};
-use super::error;
+use super::{error, piece};
 use crate::cluster::registry::RegistryError;
 
 /// Some sentinels and the name they know the master by.
@@ -38,7 +38,8 @@ impl Sentinels {
         let target = self.ask(sentinel, dialer).await?;
         let wire = dialer.dial(&target, Login::Yes).await?;
         let unreachable = |why: String| RegistryError::Unreachable(format!("{target}: {why}"));
-        let mut answers = wire.ask(&[redis::cmd("ROLE")]).await.map_err(|error| unreachable(error.to_string()))?;
+        let mut answers =
+            wire.ask(&piece([redis::cmd("ROLE")])).await.map_err(|error| unreachable(error.to_string()))?;
         match answers.pop() {
             Some(Value::Array(role)) if text(role.first()) == Some("master") => Ok(wire),
             Some(Value::ServerError(said)) => Err(error::refused(&said, |_| String::new())),
@@ -52,7 +53,7 @@ impl Sentinels {
         for login in [Login::No, Login::Sentinel] {
             let wire = dialer.dial(sentinel, login).await?;
             let question = redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(&self.master).take();
-            let answers = wire.ask(&[question]).await;
+            let answers = wire.ask(&piece([question])).await;
             let mut answers = answers.map_err(|error| RegistryError::Unreachable(format!("{sentinel}: {error}")))?;
             match answers.pop() {
                 Some(Value::ServerError(said)) if said.code() == "NOAUTH" => refusal = Some(said),

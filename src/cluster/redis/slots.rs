@@ -19,11 +19,11 @@ use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::Command;
 use super::address::Target;
 use super::dial::Dialer;
 use super::error;
 use super::link::{Link, Place};
+use super::{Command, piece};
 use crate::cluster::registry::RegistryError;
 
 /// Slots of a Cluster.
@@ -70,13 +70,13 @@ impl Slots {
 
     async fn spread(&self, commands: &[Command], until: Instant) -> Result<Vec<Value>, RegistryError> {
         self.refresh(until).await?;
-        let mut shares: BTreeMap<Target, Vec<(usize, Cmd)>> = BTreeMap::new();
+        let mut shares: BTreeMap<Target, Vec<(usize, &Cmd)>> = BTreeMap::new();
         for (n, command) in commands.iter().enumerate() {
-            shares.entry(self.owner(command.slot())?).or_default().push((n, command.cmd.clone()));
+            shares.entry(self.owner(command.slot())?).or_default().push((n, &command.cmd));
         }
         let asked = shares.iter().map(|(target, share)| async {
-            let cmds: Vec<Cmd> = share.iter().map(|(_, cmd)| cmd.clone()).collect();
-            self.link(target).ask(&cmds, until).await
+            let commands = piece(share.iter().map(|(_, cmd)| (*cmd).clone()));
+            self.link(target).ask(&commands, until).await
         });
         let mut answers = vec![Value::Nil; commands.len()];
         for (share, result) in shares.values().zip(join_all(asked).await) {
@@ -117,9 +117,9 @@ impl Slots {
             };
             let link = self.link(&target);
             let mut values = if is_asking {
-                link.ask(&[redis::cmd("ASKING"), command.cmd.clone()], until).await?
+                link.ask(&piece([redis::cmd("ASKING"), command.cmd.clone()]), until).await?
             } else {
-                link.ask(std::slice::from_ref(&command.cmd), until).await?
+                link.ask(&piece([command.cmd.clone()]), until).await?
             };
             match values.pop() {
                 Some(Value::ServerError(again)) if is_elsewhere(&again) => said = again,
@@ -128,7 +128,7 @@ impl Slots {
                 {
                     // The caller would send the whole script where it sent this; it belongs where the slot goes.
                     let full = command.full.clone().unwrap_or_default();
-                    values = link.ask(&[redis::cmd("ASKING"), full], until).await?;
+                    values = link.ask(&piece([redis::cmd("ASKING"), full]), until).await?;
                     match values.pop() {
                         Some(Value::ServerError(again)) if is_elsewhere(&again) => said = again,
                         value => return Ok(value.unwrap_or_default()),
@@ -227,7 +227,7 @@ impl Slots {
 
     async fn read(&self, target: &Target, until: Instant) -> Result<BTreeMap<u16, (u16, Target)>, RegistryError> {
         let question = [redis::cmd("CLUSTER").arg("INFO").take(), redis::cmd("CLUSTER").arg("SLOTS").take()];
-        let answers = self.link(target).ask(&question, until).await?;
+        let answers = self.link(target).ask(&piece(question), until).await?;
         let unfit = |why: &str| RegistryError::Unreachable(format!("{target}: {why}"));
         let mut answers = answers.into_iter();
         match answers.next() {

@@ -5,7 +5,7 @@ mod redis_cluster;
 mod redis_faults;
 mod redis_sentinel;
 #[path = "../../../tests/support/redis.rs"]
-mod servers;
+pub(super) mod servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ fn config(url: &str) -> Config {
     Config { url: Secret::from(url), prefix: Config::PREFIX.to_owned(), ca_file: None, timeout: RELAXED }
 }
 
-fn redis(url: &str) -> Arc<Redis> {
+pub(super) fn redis(url: &str) -> Arc<Redis> {
     Arc::new(Redis::new(&config(url)).unwrap())
 }
 

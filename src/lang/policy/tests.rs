@@ -283,7 +283,7 @@ fn what_is_wrong_is_told_with_the_way_to_it() {
 fn evaluation_of_twenty_statements_is_quick() {
     let statement = |n: usize| {
         let resource = format!("arn:aws:execute-api:us-east-1:123456789012:api{n}/prod/*/@connections/*");
-        json!({"Effect": if n % 5 == 0 { "Deny" } else { "Allow" }, "Action": ["execute-api:Invoke", "execute-api:ManageConnections"], "Resource": resource})
+        json!({"Effect": if n.is_multiple_of(5) { "Deny" } else { "Allow" }, "Action": ["execute-api:Invoke", "execute-api:ManageConnections"], "Resource": resource})
     };
     let policy = statements(&(0..20).map(statement).collect::<Vec<_>>().into());
     let resource = "arn:aws:execute-api:us-east-1:123456789012:api19/prod/POST/@connections/{connectionId}";

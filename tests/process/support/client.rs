@@ -1,20 +1,22 @@
 //! A real WebSocket client, plain or over TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::soon;
+use super::{eventually, soon};
 
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
@@ -182,9 +184,103 @@ impl Client {
         soon("what comes", hear(back)).await
     }
 
+    /// From now on everything it hears is noted, until it hears the end or is dropped.
+    pub(crate) async fn listen(self) -> Ear {
+        self.try_listen().await.expect("an open session")
+    }
+
+    /// The same where the session may end before it has told its id.
+    pub(crate) async fn try_listen(mut self) -> Option<Ear> {
+        let (out, _) = self.halves.as_mut()?;
+        out.send(Message::text(r#"{"action": "whoami"}"#)).await.ok()?;
+        let Said::Text(id) = self.next().await else { return None };
+        let (out, mut back) = self.halves?;
+        let notes = Notes(Arc::default());
+        let pad = notes.clone();
+        let listening = tokio::spawn(async move {
+            loop {
+                let said = hear(&mut back).await;
+                let over = !matches!(said, Said::Text(_));
+                pad.0.lock().unwrap().push((Instant::now(), said));
+                if over {
+                    return;
+                }
+            }
+        });
+        Some(Ear { id, notes, out, listening })
+    }
+
     /// Hangs up without a word.
     pub(crate) fn vanish(self) {
         drop(self);
+    }
+}
+
+/// What a client has heard, and when; outlives the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Notes(Arc<Mutex<Vec<(Instant, Said)>>>);
+
+impl Notes {
+    /// Everything heard so far, the end last.
+    pub(crate) fn heard(&self) -> Vec<Said> {
+        self.0.lock().unwrap().iter().map(|(_, said)| said.clone()).collect()
+    }
+
+    /// How often it was heard.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|(_, said)| matches!(said, Said::Text(heard) if heard == text)).count()
+    }
+
+    /// When and how the session ended, if it has.
+    pub(crate) fn end(&self) -> Option<(Instant, Said)> {
+        self.0.lock().unwrap().last().filter(|(_, said)| !matches!(said, Said::Text(_))).cloned()
+    }
+}
+
+/// A client that notes everything it hears.
+pub(crate) struct Ear {
+    pub(crate) id: String,
+    pub(crate) notes: Notes,
+    out: SplitSink<Socket, Message>,
+    listening: JoinHandle<()>,
+}
+
+impl Ear {
+    /// Sends; `false` when the session has ended.
+    pub(crate) async fn send(&mut self, text: &str) -> bool {
+        soon("sending", self.out.send(Message::text(text))).await.is_ok()
+    }
+
+    /// Everything heard so far, the end last.
+    pub(crate) fn heard(&self) -> Vec<Said> {
+        self.notes.heard()
+    }
+
+    /// How often it has heard this.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.notes.count(text)
+    }
+
+    /// How the session ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Said> {
+        self.notes.end().map(|(_, said)| said)
+    }
+
+    /// Waits until it hears this.
+    pub(crate) async fn hears(&self, text: &str) {
+        eventually(&format!("{text} at {}", self.id), || self.count(text) > 0).await;
+    }
+
+    /// Waits for the session's end.
+    pub(crate) async fn end(&self) -> Said {
+        eventually(&format!("the end of {}", self.id), || self.ended().is_some()).await;
+        self.ended().unwrap()
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.listening.abort();
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn call(to: SocketAddr, method: &str, path: &str, headers: &[&s
 }
 
 /// The same where nobody may be there any more.
-async fn try_call(to: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Option<Reply> {
+pub(crate) async fn try_call(to: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Option<Reply> {
     let headers: String = headers.iter().flat_map(|line| [line, "\r\n"]).collect();
     let length = body.len();
     let head = format!(

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub(crate) use backend::Backend;
-pub(crate) use client::{Arrival, Client, Refused, Said};
+pub(crate) use backend::{Backend, Call};
+pub(crate) use client::{Arrival, Client, Ear, Notes, Refused, Said};
 pub(crate) use haproxy::{HaProxy, check_haproxy};
-pub(crate) use http::{call, push, try_push};
+pub(crate) use http::{Reply, call, push, try_call, try_push};
 pub(crate) use process::{Ended, Process, run};
 
 /// How long anything may take that a test waits for.
@@ -28,6 +28,15 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for a condition that has to be asked for.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -102,28 +102,44 @@ impl Process {
         command.args(["--callback-token", "token"]).args(more);
     }
 
-    async fn start(mut command: Command) -> Self {
+    /// `causeway run`, not waited for: it may not be able to serve yet.
+    pub(crate) fn launch(routes: &Path, more: &[&str]) -> Self {
+        let mut command = command(BINARY);
+        Self::production(&mut command, routes, more);
+        Self::spawn(command)
+    }
+
+    async fn start(command: Command) -> Self {
+        let mut process = Self::spawn(command);
+        process.listens().await;
+        process
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let out = Lines::follow(child.stdout.take().unwrap());
         let err = Lines::follow(child.stderr.take().unwrap());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self { child, out, err, public: nowhere, admin: nowhere };
+        Self { child, out, err, public: nowhere, admin: nowhere }
+    }
+
+    /// Waits until it serves, and notes where.
+    pub(crate) async fn listens(&mut self) {
         let mut ended = false;
         eventually("the first line", || {
-            ended = process.child.try_wait().unwrap().is_some();
-            ended || process.out.first().is_some()
+            ended = self.child.try_wait().unwrap().is_some();
+            ended || self.out.first().is_some()
         })
         .await;
-        let Some(line) = process.out.first() else { panic!("it ended at once: {}", process.err.text()) };
+        let Some(line) = self.out.first() else { panic!("it ended at once: {}", self.err.text()) };
         let mut words = line.split(' ');
         assert_eq!(words.next(), Some("listening"), "{line}");
         let mut address = |name: &str| {
             let word = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
             word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {name} in: {line}"))
         };
-        process.public = address("public");
-        process.admin = address("admin");
-        process
+        self.public = address("public");
+        self.admin = address("admin");
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

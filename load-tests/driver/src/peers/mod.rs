@@ -5,11 +5,12 @@ pub mod nginx;
 pub mod origin;
 pub mod poster;
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
+
+use crate::process;
 
 /// Peers that are part of the driver; it starts itself again with one of these.
 #[derive(Debug, Subcommand)]
@@ -47,8 +48,7 @@ impl Peer {
 
 /// A command that starts the driver as one of its peers.
 pub fn command(arguments: &[&str]) -> Result<Command> {
-    let myself: PathBuf = std::env::current_exe().context("cannot find the driver itself")?;
-    let mut command = Command::new(myself);
+    let mut command = process::myself()?;
     command.arg("peer").args(arguments);
     Ok(command)
 }

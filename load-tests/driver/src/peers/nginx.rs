@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::debian;
 use crate::net::tls::Identity;
 use crate::process::{Pins, Process, Side, free_port};
 
@@ -17,26 +18,7 @@ const PACKAGES: [&str; 2] = ["nginx-light", "libnginx-mod-nchan"];
 /// Installs nginx and nchan from Debian if they are missing and we may.
 pub fn install() -> Result<PathBuf> {
     if find().is_none() || !Path::new(MODULE).exists() {
-        if !nix::unistd::geteuid().is_root() {
-            bail!("nginx with nchan is missing: apt-get install {}", PACKAGES.join(" "));
-        }
-        for arguments in [
-            vec!["update"],
-            [vec!["install", "-y", "--no-install-recommends"], PACKAGES.to_vec()].concat(),
-        ] {
-            let done = Command::new("apt-get")
-                .args(&arguments)
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                .output()
-                .context("nginx with nchan is missing, and so is apt-get")?;
-            if !done.status.success() {
-                bail!(
-                    "apt-get {}: {}",
-                    arguments.join(" "),
-                    String::from_utf8_lossy(&done.stderr).trim()
-                );
-            }
-        }
+        debian::install("nginx with nchan", &PACKAGES)?;
     }
     find().context("nginx is missing after its installation")
 }

@@ -54,7 +54,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 }
 
 /// Opens sessions, 64 handshakes at a time; their end is not counted, but waited for.
-fn open(service: &Service, sessions: usize, guests: &Guests<'_>) -> Result<duel::Taken> {
+pub fn open(service: &Service, sessions: usize, guests: &Guests<'_>) -> Result<duel::Taken> {
     let mut fleet = Fleet::new()?;
     let taken = taking(service, || {
         service.invite(&mut fleet, sessions, guests)?;

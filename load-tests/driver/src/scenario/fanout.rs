@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::duel::{self, Taken};
-use crate::lab::{Lab, Like, taking};
+use crate::lab::{Lab, Like, taking_all};
 use crate::load;
 use crate::net::ws;
 use crate::net::{Fleet, Handler, Link};
 use crate::report::{Bar, Figure};
-use crate::service::{Guests, Kind, Service};
+use crate::service::{Guests, Kind};
 
 /// Name of the scenario.
 pub const NAME: &str = "fanout";
@@ -48,7 +48,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             }
         };
         let round = lab.round();
-        sides.push(Box::new(move || fan(service, &mut fleet, &say, round)));
+        sides.push(Box::new(move || fan(&service.pids, &mut fleet, MEMBERS, &say, MEMBERS, round)));
     }
     let scores = duel::run(lab.options.rounds, sides, &|| lab.step())?;
     if let [gateway, peer] = scores.as_slice() {
@@ -68,27 +68,40 @@ impl Handler for Count {
 
 /// Every session of a fleet joins a group. Joining has no answer, so each asks something that has one afterwards.
 pub fn join(fleet: &mut Fleet, group: &str) -> Result<()> {
+    let everybody = (0..fleet.len()).collect::<Vec<_>>();
+    join_some(fleet, group, &everybody)
+}
+
+/// Some sessions of a fleet join a group.
+pub fn join_some(fleet: &mut Fleet, group: &str, members: &[usize]) -> Result<()> {
     let mut both = ws::text(&load::message("join", group));
     both.extend(ws::text(&load::message("echo", "")));
     let mut count = Count::default();
-    for index in 0..fleet.len() {
-        fleet.send(index, &both)?;
-        if index % 250 == 249 {
+    for (number, index) in members.iter().enumerate() {
+        fleet.send(*index, &both)?;
+        if number % 250 == 249 {
             fleet.turn(Some(Duration::ZERO), &mut count)?;
         }
     }
-    let all = fleet.len() as u64;
+    let all = members.len() as u64;
     fleet.until(Duration::from_secs(30), "members to join", &mut count, |count| count.0 >= all)
 }
 
-/// Sends to all, waits until all have it, sends again.
-fn fan(service: &Service, fleet: &mut Fleet, say: &[u8], round: Duration) -> Result<Taken> {
+/// The link `speaker` sends to all `members`, waits until all have it, sends again. Counts the processor time of `pids`.
+pub fn fan(
+    pids: &[i32],
+    fleet: &mut Fleet,
+    speaker: usize,
+    say: &[u8],
+    members: usize,
+    round: Duration,
+) -> Result<Taken> {
     let mut count = Count::default();
-    taking(service, || {
+    taking_all(pids, || {
         let until = Instant::now() + round;
         while Instant::now() < until {
-            let wanted = count.0 + MEMBERS as u64;
-            fleet.send(MEMBERS, say)?;
+            let wanted = count.0 + members as u64;
+            fleet.send(speaker, say)?;
             let patience = Duration::from_secs(10);
             fleet.until(patience, "a delivery to every member", &mut count, |count| {
                 count.0 >= wanted

@@ -1,5 +1,6 @@
 //! What is measured, a file per kind.
 
+pub mod cluster;
 pub mod connect;
 pub mod echo;
 pub mod fanout;
@@ -44,6 +45,18 @@ pub enum Scenario {
     ReconnectStorm,
     /// Messages through an HTTP back-end, beside a bare hyper client.
     HttpProxy,
+    /// Posts to sessions of another node, beside posts to the owner.
+    ClusterPush,
+    /// How long such posts take at half load, beside posts to the owner.
+    ClusterLatency,
+    /// Messages to ten thousand members on three nodes, beside one node.
+    ClusterFanout,
+    /// Handshakes with the Redis registry, beside the embedded one.
+    ClusterConnect,
+    /// What idle sessions ask of Redis.
+    ClusterIdle,
+    /// A hundred thousand sessions on seven nodes, all pushed to from one.
+    ClusterScale,
 }
 
 impl Scenario {
@@ -66,6 +79,12 @@ impl Scenario {
             Self::Fuzz => fuzz::NAME,
             Self::ReconnectStorm => storm::NAME,
             Self::HttpProxy => proxy::NAME,
+            Self::ClusterPush => cluster::push::NAME,
+            Self::ClusterLatency => cluster::latency::NAME,
+            Self::ClusterFanout => cluster::fanout::NAME,
+            Self::ClusterConnect => cluster::connect::NAME,
+            Self::ClusterIdle => cluster::idle::NAME,
+            Self::ClusterScale => cluster::scale::NAME,
         }
     }
 
@@ -83,6 +102,12 @@ impl Scenario {
             Self::Fuzz => &fuzz::FIGURES,
             Self::ReconnectStorm => &storm::FIGURES,
             Self::HttpProxy => &proxy::FIGURES,
+            Self::ClusterPush => &cluster::push::FIGURES,
+            Self::ClusterLatency => &cluster::latency::FIGURES,
+            Self::ClusterFanout => &cluster::fanout::FIGURES,
+            Self::ClusterConnect => &cluster::connect::FIGURES,
+            Self::ClusterIdle => &cluster::idle::FIGURES,
+            Self::ClusterScale => &cluster::scale::FIGURES,
         }
     }
 
@@ -100,6 +125,12 @@ impl Scenario {
             Self::Fuzz => fuzz::run(lab),
             Self::ReconnectStorm => storm::run(lab),
             Self::HttpProxy => proxy::run(lab),
+            Self::ClusterPush => cluster::push::run(lab),
+            Self::ClusterLatency => cluster::latency::run(lab),
+            Self::ClusterFanout => cluster::fanout::run(lab),
+            Self::ClusterConnect => cluster::connect::run(lab),
+            Self::ClusterIdle => cluster::idle::run(lab),
+            Self::ClusterScale => cluster::scale::run(lab),
         }
     }
 

@@ -1,17 +1,18 @@
 //! Posts to one session each: `@connections` by id, beside nchan's publisher on channels with one subscriber; and signed
 //! ones beside unsigned ones.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::duel::{self, Taken};
-use crate::lab::{Lab, Like, taking};
+use crate::lab::{Lab, Like, taking_all};
 use crate::load;
 use crate::net::ws;
 use crate::net::{Fleet, Handler, Link};
 use crate::report::{Bar, Figure};
-use crate::service::{Guests, Kind, Service};
+use crate::service::{Guests, Kind};
 
 /// Name of the scenario.
 pub const NAME: &str = "push";
@@ -33,8 +34,10 @@ pub const SIGNED_FIGURES: [Figure; 1] = [Figure {
 /// Bytes of a post that may be signed.
 const SIGNED_BYTES: usize = 1_024;
 
-const SESSIONS: usize = 256;
-const PUBLISHERS: usize = 16;
+/// Sessions that are posted to.
+pub const SESSIONS: usize = 256;
+/// Keep-alive connections that post.
+pub const PUBLISHERS: usize = 16;
 
 /// Runs it.
 pub fn run(lab: &mut Lab) -> Result<()> {
@@ -53,7 +56,10 @@ pub fn run(lab: &mut Lab) -> Result<()> {
         let body = load::message("push", "");
         let posts: Vec<Vec<u8>> = names.iter().map(|name| service.post(name, &body)).collect();
         let round = lab.round();
-        sides.push(Box::new(move || push(service, &mut fleet, &posts, round)));
+        let publishers = SESSIONS..SESSIONS + PUBLISHERS;
+        sides.push(Box::new(move || {
+            push(&service.pids, &mut fleet, publishers.clone(), &posts, round)
+        }));
     }
     let scores = duel::run(lab.options.rounds, sides, &|| lab.step())?;
     if let [gateway, peer] = scores.as_slice() {
@@ -82,7 +88,10 @@ pub fn run_signed(lab: &mut Lab) -> Result<()> {
         };
         let posts: Vec<Vec<u8>> = ids.iter().map(post).collect();
         let round = lab.round();
-        sides.push(Box::new(move || push(service, &mut fleet, &posts, round)));
+        let publishers = SESSIONS..SESSIONS + PUBLISHERS;
+        sides.push(Box::new(move || {
+            push(&service.pids, &mut fleet, publishers.clone(), &posts, round)
+        }));
     }
     let scores = duel::run(lab.options.rounds, sides, &|| lab.step())?;
     if let [signed, unsigned] = scores.as_slice() {
@@ -105,7 +114,7 @@ impl Handler for Names {
 }
 
 /// Asks every session for its connection id.
-fn names(fleet: &mut Fleet) -> Result<Vec<String>> {
+pub fn names(fleet: &mut Fleet) -> Result<Vec<String>> {
     let question = ws::text(&load::message("whoami", ""));
     let count = fleet.len();
     let mut names = Names(vec![None; count], 0);
@@ -151,8 +160,15 @@ impl Handler for Push<'_> {
 }
 
 /// Posts to one session after the other for a while, one post in flight per publisher; ends when all were delivered.
-fn push(service: &Service, fleet: &mut Fleet, posts: &[Vec<u8>], round: Duration) -> Result<Taken> {
-    let outstanding = PUBLISHERS;
+/// Counts the processor time of `pids`. The publishers are the fleet's links of these numbers.
+pub fn push(
+    pids: &[i32],
+    fleet: &mut Fleet,
+    publishers: Range<usize>,
+    posts: &[Vec<u8>],
+    round: Duration,
+) -> Result<Taken> {
+    let outstanding = publishers.len();
     let mut push = Push {
         posts,
         next: 0,
@@ -162,10 +178,10 @@ fn push(service: &Service, fleet: &mut Fleet, posts: &[Vec<u8>], round: Duration
         stopping: false,
         wrong: None,
     };
-    taking(service, || {
-        for publisher in 0..PUBLISHERS {
+    taking_all(pids, || {
+        for publisher in publishers {
             push.next += 1;
-            fleet.send(SESSIONS + publisher, &posts[push.next])?;
+            fleet.send(publisher, &posts[push.next])?;
         }
         let until = Instant::now() + round;
         while push.outstanding > 0 || push.delivered < push.answered {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 
-use crate::support::{Client, Process, Routes, call, plain_api, run};
+use crate::support::{Client, Process, Routes, call, eventually, plain_api, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_line_names_the_addresses_that_answer_and_sigterm_ends_clean() {
@@ -15,8 +15,9 @@ async fn the_first_line_names_the_addresses_that_answer_and_sigterm_ends_clean()
     assert_eq!(Client::connect(process.public).await.ask("x").await, "help");
     let ready = call(process.admin, "GET", "/ready", &[], b"").await;
     assert_eq!((ready.status, ready.body.as_str()), (200, "ready\n"));
-    let shown = process.output();
-    assert!(shown.contains(&format!("ws://localhost:{}/test/dev", process.public.port())), "{shown}");
+    // It comes behind the first line, in a write of its own.
+    let address = format!("ws://localhost:{}/test/dev", process.public.port());
+    eventually("the overview", || process.output().contains(&address)).await;
     process.signal(Signal::TERM);
     assert_eq!(process.exit().await, 0, "{}", process.log());
 }

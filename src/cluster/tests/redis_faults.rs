@@ -14,7 +14,7 @@ use super::servers::{Authority, Options, Server};
 use super::{Config, Redis, RegistryError, config, recovers, redis};
 use crate::cluster::GroupName;
 use crate::cluster::redis::ConnectError;
-use crate::cluster::registry::{Registry, Write};
+use crate::cluster::registry::{BUCKETS, Registry, Write};
 use crate::ids::{ApiId, Incarnation};
 use crate::tasks::Tasks;
 
@@ -395,9 +395,10 @@ async fn what_nobody_asks_for_is_no_command() {
     assert_eq!(sent(&after, "evalsha") - sent(&before, "evalsha"), 1, "a renewal is one call, however many records");
 }
 
-/// Bytes of Redis's memory a record of a browser's connection takes, over 20,000 of them.
+/// Bytes of Redis's memory a record of a browser's connection takes, with twenty of them in each bucket: what a node with
+/// 20,000 connections has, whatever the number of buckets in a test.
 async fn price(server: &Server) -> u64 {
-    const RECORDS: u32 = 20_000;
+    const RECORDS: u32 = 20 * BUCKETS as u32;
     let redis = redis(&server.url());
     let used = || server.info("memory", "used_memory").parse::<u64>().unwrap();
     let batch =
@@ -417,5 +418,5 @@ async fn a_record_in_redis_has_its_price() {
     let packed = price(&Server::start(&Options { lines, ..Options::default() })).await;
     println!("{usual} bytes a record, {packed} when Redis is told to pack them");
     assert!((200..400).contains(&usual), "{usual} bytes a record");
-    assert!((200..300).contains(&packed), "{packed} bytes a packed record");
+    assert!((200..320).contains(&packed), "{packed} bytes a packed record");
 }

@@ -1,7 +1,5 @@
 //! The one spelling of a request that both sides sign.
 
-use std::fmt::Write as _;
-
 use percent_encoding::percent_decode_str;
 
 use super::{ALGORITHM, Request, sha256};
@@ -21,7 +19,8 @@ fn encode(out: &mut String, bytes: &[u8], is_kept: impl Fn(u8) -> bool) {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') || is_kept(byte) {
             out.push(char::from(byte));
         } else {
-            let _infallible = write!(out, "%{byte:02X}");
+            let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'A' - 10 + n });
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
 }
@@ -65,6 +64,9 @@ pub(super) fn without_empty_segments(path: &str) -> String {
 ///
 /// `+` is read as a space, as the gateway reads it elsewhere: two queries of different meaning are never spelled alike.
 pub(super) fn query(query: &str, left_out: &[&str]) -> String {
+    if query.is_empty() {
+        return String::new();
+    }
     let decoded = |text: &str| -> Vec<u8> {
         let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
         percent_encoding::percent_decode(&spaced).collect()

@@ -93,15 +93,17 @@ impl<'a> Claim<'a> {
             Form::Header | Form::Query(None) => SKEW,
             Form::Query(Some(seconds)) => seconds * 1_000,
         };
-        let (stamp, now_text) = (&self.stamp, now.to_basic_iso());
+        let stamp = &self.stamp;
         if now.since(self.time) > life {
             let (bound, life) = (EpochMillis(now.0.saturating_sub(life)).to_basic_iso(), in_words(life));
+            let now_text = now.to_basic_iso();
             return Err(Refused::Invalid(format!(
                 "Signature expired: {stamp} is now earlier than {bound} ({now_text} - {life}.)"
             )));
         }
         if self.time.since(now) > SKEW {
             let (bound, skew) = (EpochMillis(now.0 + SKEW).to_basic_iso(), in_words(SKEW));
+            let now_text = now.to_basic_iso();
             return Err(Refused::Invalid(format!(
                 "Signature not yet current: {stamp} is still later than {bound} ({now_text} + {skew}.)"
             )));
@@ -122,9 +124,10 @@ impl<'a> Claim<'a> {
             let message = "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.";
             return Err(Refused::Invalid(message.to_owned()));
         }
-        for (name, _) in request.headers {
+        let is_heeded = |name: &&str| name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("x-amz-"));
+        for name in request.headers.iter().map(|(name, _)| *name).filter(is_heeded) {
             let name = name.to_ascii_lowercase();
-            if name.starts_with("x-amz-") && !MAY_BE_ADDED.contains(&name.as_str()) && !names.contains(&name.as_str()) {
+            if !MAY_BE_ADDED.contains(&name.as_str()) && !names.contains(&name.as_str()) {
                 return Err(Refused::Invalid(format!(
                     "'{}' must be a 'SignedHeader' in the AWS Authorization.",
                     shown(&name)

@@ -89,10 +89,20 @@ impl Pattern {
     /// Whether all of a text fits. A variable without a value fits nothing.
     pub(super) fn matches(&self, question: &Question<'_>, text: &str) -> bool {
         let Some(pattern) = self.filled(question) else { return false };
+        // Most patterns differ from most texts in what comes before the first wildcard.
+        let fixed = pattern.iter().position(|byte| matches!(*byte, ANY | ONE)).unwrap_or(pattern.len());
+        let (Some((fixed, pattern)), Some((start, text))) =
+            (pattern.split_at_checked(fixed), text.as_bytes().split_at_checked(fixed))
+        else {
+            return false;
+        };
+        if !(if self.is_caseless { fixed.eq_ignore_ascii_case(start) } else { fixed == start }) {
+            return false;
+        }
         if self.is_caseless {
-            fits(&pattern, text.as_bytes(), |byte| byte.to_ascii_lowercase())
+            fits(pattern, text, |byte| byte.to_ascii_lowercase())
         } else {
-            fits(&pattern, text.as_bytes(), |byte| byte)
+            fits(pattern, text, |byte| byte)
         }
     }
 

@@ -134,7 +134,7 @@ pub enum NodesCommand {
     /// tombstone. A start that is listed is refused: the cluster itself finds out whether it is dead.
     Bury {
         /// A connection id that is answered 503.
-        #[arg(value_name = "CONNECTION_ID")]
+        #[arg(value_name = "CONNECTION_ID", allow_hyphen_values = true)]
         connection: String,
     },
 }
@@ -154,11 +154,13 @@ pub enum ConnectionsCommand {
     /// Describe one connection.
     Get {
         /// Its id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
     /// Send a text message to one connection.
     Send {
         /// Its id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
         /// The message; without it, standard input.
         message: Option<String>,
@@ -166,6 +168,7 @@ pub enum ConnectionsCommand {
     /// Close one connection.
     Close {
         /// Its id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }

@@ -51,6 +51,18 @@ fn the_command_line_is_well_formed() {
 }
 
 #[test]
+fn an_id_may_begin_with_a_hyphen() {
+    let id = "-3JTAAAAzDzDMAs=";
+    for words in [&["connections", "get"][..], &["connections", "send"], &["connections", "close"], &["nodes", "bury"]]
+    {
+        let args = [&["causeway"], words, &["--admin", "127.0.0.1:1", id]].concat();
+        let cli = Cli::try_parse_from(args).unwrap_or_else(|error| panic!("{error}"));
+        assert!(format!("{cli:?}").contains(id), "{cli:?}");
+        assert!(format!("{cli:?}").contains("127.0.0.1:1"), "{cli:?}");
+    }
+}
+
+#[test]
 fn the_check_knows_every_keyword_of_the_schema() {
     assert_eq!(crate::document::unchecked(&json_schema()), [""; 0]);
 }

@@ -143,6 +143,13 @@ impl Node {
         self.publish(&state);
     }
 
+    /// Nodes whose lease has run out and that are not proven dead.
+    fn late_peers(&self) -> Vec<Arc<Peer>> {
+        let state = self.state.lock();
+        let peers = self.sight().peers.values().cloned().collect::<Vec<_>>();
+        peers.into_iter().filter(|peer| state.view.is_late(peer.incarnation)).collect()
+    }
+
     /// The nodes that may have members of a group, this one apart.
     async fn nodes_of(&self, group: &GroupName) -> Vec<Arc<Peer>> {
         let everybody = || self.sight().peers.values().cloned().collect();
@@ -154,7 +161,10 @@ impl Node {
             return everybody();
         };
         let me = self.me();
-        let mut peers = Vec::new();
+        // One that does not renew may be cut off from the registry, and have members that it could not tell of.
+        let mut peers = self.late_peers();
+        let mut listed: Vec<_> = listed;
+        listed.retain(|incarnation| !peers.iter().any(|peer| peer.incarnation == *incarnation));
         for incarnation in listed.into_iter().filter(|incarnation| Some(*incarnation) != me) {
             match self.owner(incarnation) {
                 Owner::Elsewhere(peer) => peers.push(peer),

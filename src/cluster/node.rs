@@ -306,12 +306,19 @@ impl Node {
         drop(self.writes.appeared(Thing::Group(group)));
     }
 
-    /// Waits until the others can know that a group has members here, or need not: while the registry is away they ask
-    /// everybody.
+    /// Waits until the others can know that a group has members here, half a lease at most. While the registry is away it
+    /// does not wait: the others ask everybody then, and a node alone cut off from it as soon as its lease has run out.
     pub async fn group_appeared(&self, group: GroupName) {
-        let written = self.writes.appeared(Thing::Group(group));
-        if !matches!(self.sight.load().health, Health::Away { .. }) {
-            written.within(self.config.announce_patience).await;
+        let deadline = Instant::now() + self.config.lease / 2;
+        let is_away = || matches!(self.sight.load().health, Health::Away { .. });
+        while self.is_group_unwritten(&group) && !is_away() {
+            let written = self.writes.appeared(Thing::Group(group.clone()));
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if written.within(patience).await || patience.is_zero() {
+                return;
+            }
+            // A batch has failed and comes again; it may be the next renewal that says the registry is away.
+            tokio::time::sleep(self.config.tick()).await;
         }
     }
 

@@ -53,6 +53,7 @@ const ONCE_BROKEN: &[(&str, &[u64])] = &[
     ("a broken connection that a sweep ran into was no doubt", &[107_644]),
     ("a node left in order while a failed write of it could still be done", &[30_030, 30_611]),
     ("what failed while a node was declared dead was written again under its earlier incarnation", &[30_626, 31_093]),
+    ("a message overtook a join that had no answer yet, and that was taken for a loss", &[503_459]),
     ("a group with members of the earlier incarnation was not entered under the new one", &[30_132]),
 ];
 

@@ -36,9 +36,12 @@ pub(super) fn check_gone(world: &World, id: &ConnectionId, asked_at: Instant, er
     }
 }
 
+/// Whom a message for a group has to get to: those whose join the others can know of. One whose group is not written yet has
+/// no answer yet either.
 fn members(world: &World, group: &GroupName) -> BTreeSet<ConnectionId> {
     let book = world.book.lock();
-    let all = world.network.listeners().into_iter().flat_map(|gateway| gateway.members(group));
+    let known = world.network.listeners().into_iter().filter(|gateway| !gateway.node().is_group_unwritten(group));
+    let all = known.flat_map(|gateway| gateway.members(group));
     // Those of a node that was declared dead wait for nothing but their end.
     let is_there =
         |id: &ConnectionId| book.clients.get(id).is_some_and(Client::is_live) && !book.is_buried(id.incarnation());

@@ -145,9 +145,8 @@ impl Node {
 
     /// Nodes whose lease has run out and that are not proven dead.
     fn late_peers(&self) -> Vec<Arc<Peer>> {
-        let state = self.state.lock();
-        let peers = self.sight().peers.values().cloned().collect::<Vec<_>>();
-        peers.into_iter().filter(|peer| state.view.is_late(peer.incarnation)).collect()
+        let (sight, state) = (self.sight(), self.state.lock());
+        sight.peers.values().filter(|peer| state.view.is_late(peer.incarnation)).cloned().collect()
     }
 
     /// The nodes that may have members of a group, this one apart.
@@ -163,9 +162,10 @@ impl Node {
         let me = self.me();
         // One that does not renew may be cut off from the registry, and have members that it could not tell of.
         let mut peers = self.late_peers();
-        let mut listed: Vec<_> = listed;
-        listed.retain(|incarnation| !peers.iter().any(|peer| peer.incarnation == *incarnation));
-        for incarnation in listed.into_iter().filter(|incarnation| Some(*incarnation) != me) {
+        for incarnation in listed {
+            if Some(incarnation) == me || peers.iter().any(|peer| peer.incarnation == incarnation) {
+                continue;
+            }
             match self.owner(incarnation) {
                 Owner::Elsewhere(peer) => peers.push(peer),
                 Owner::Here | Owner::Gone => {}

@@ -160,7 +160,7 @@ impl Node {
             state.ended = Some(me);
             state.unrecorded = self.writes.clear();
             state.view.buried(me);
-            state.view.begin_anew();
+            state.view.failed();
             self.publish(&state);
         }
         if let Some(local) = self.local() {

@@ -85,7 +85,7 @@ impl View {
         }
     }
 
-    /// A renewal failed: whatever happens now is not seen.
+    /// A renewal failed, or found this node declared dead: whatever happens now is not seen.
     pub(super) const fn failed(&mut self) {
         self.unbroken_since = None;
     }
@@ -157,11 +157,6 @@ impl View {
     /// Whether a node is taken to be there.
     pub(super) fn lists(&self, incarnation: Incarnation) -> bool {
         self.nodes.contains_key(&incarnation)
-    }
-
-    /// This node begins anew under another incarnation; what it knows of the others stays.
-    pub(super) fn begin_anew(&mut self) {
-        self.unbroken_since = None;
     }
 
     /// The others.
